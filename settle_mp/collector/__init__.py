@@ -1,0 +1,1 @@
+"""The wing that lives in the collector: the ledger, delivery and adoption."""
