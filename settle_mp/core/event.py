@@ -1,0 +1,226 @@
+"""An event: what `track()` accepts, its limits, and how it looks as bytes.
+
+Rule 1: every limit of an event stands in this file.
+Rule 2: whatever `pack_event` accepts, `unpack_event` gives back equal, in any process.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import msgpack
+
+#: Characters of a user id. Ids in use (UUIDs, e-mail addresses, Auth0 subjects) stay far below.
+USER_ID_CHARS_MAX: Final = 256
+#: Characters of an event type.
+EVENT_TYPE_CHARS_MAX: Final = 128
+#: Bytes of an event's metadata, msgpack-encoded. With both names a record stays below 10 KiB,
+#: so that any record fits into the smallest journal segment.
+METADATA_BYTES_MAX: Final = 8192
+#: Levels of nesting in metadata.
+METADATA_DEPTH_MAX: Final = 16
+#: Largest quantity of one event. Sums of 9,000 of the largest still fit the 2**53 - 1 up to which
+#: JSON numbers are safe in every reader (RFC 8259, section 6).
+QUANTITY_MAX: Final = 10**12
+#: Smallest fraction of a unit in one event.
+QUANTITY_MIN: Final = Decimal("1e-9")
+#: Decimal places of a fraction: enough for every float of at least QUANTITY_MIN.
+QUANTITY_PLACES_MAX: Final = 27
+#: Bytes of a whole packed event at most: names at 4 bytes a character, metadata, quantity, framing.
+PAYLOAD_BYTES_MAX: Final = 4 * (USER_ID_CHARS_MAX + EVENT_TYPE_CHARS_MAX) + METADATA_BYTES_MAX + 128
+#: The one metadata name that is ours (see `annotate`).
+RESERVED_NAME: Final = "settle_mp"
+
+#: msgpack's extension code for a Decimal, written as its decimal string.
+DECIMAL_CODE: Final = 1
+_INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
+_SCREAMING_SNAKE_CASE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*\Z")
+_PLACES_LEFT_MAX = 13
+
+Quantity = int | Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One tracked usage: who, what, how much, and under which circumstances."""
+
+    user_id: str
+    event_type: str
+    quantity: Quantity
+    metadata: dict[str, Any] | None
+
+
+class InvalidEventError(ValueError):
+    """Bytes that stand where an event should, and are none. The reason is its message."""
+
+
+def is_well_named(event_type: str) -> bool:
+    """Whether an event type is SCREAMING_SNAKE_CASE, as the upstream's vendor asks for."""
+    return _SCREAMING_SNAKE_CASE.match(event_type) is not None
+
+
+def pack_event(user_id: object, event_type: object, quantity: object, metadata: object) -> bytes:
+    """Check an event in full and encode it as `[user_id, event_type, quantity, metadata]`.
+
+    Raises:
+        TypeError, ValueError: Naming the argument, what was given and what is allowed.
+    """
+    user = _checked_name("user_id", user_id, USER_ID_CHARS_MAX)
+    kind = _checked_name("event_type", event_type, EVENT_TYPE_CHARS_MAX)
+    amount = _checked_quantity(quantity)
+    plain = None if metadata is None else _checked_metadata(metadata)
+    payload: bytes = msgpack.packb([user, kind, amount, plain], default=_pack_decimal)
+    return payload
+
+
+def unpack_event(payload: bytes) -> Event:
+    """Decode and check what a journal or a frame holds; the inverse of `pack_event`.
+
+    Raises:
+        InvalidEventError: When the bytes are not an event within the limits.
+    """
+    try:
+        fields = msgpack.unpackb(payload, ext_hook=_unpack_ext, strict_map_key=True)
+    except Exception as error:
+        # msgpack raises a dozen unrelated classes for bad bytes, and none may stop the collector.
+        msg = f"not msgpack: {type(error).__name__}"
+        raise InvalidEventError(msg) from None
+    if type(fields) is not list or len(fields) != 4:
+        msg = "not a list of four fields"
+        raise InvalidEventError(msg)
+    user_id, event_type, quantity, metadata = fields
+    try:
+        user = _checked_name("user_id", user_id, USER_ID_CHARS_MAX)
+        kind = _checked_name("event_type", event_type, EVENT_TYPE_CHARS_MAX)
+        amount = _checked_quantity(quantity)
+        plain = None if metadata is None else _checked_metadata(metadata)
+    except (TypeError, ValueError) as error:
+        raise InvalidEventError(str(error)) from None
+    return Event(user, kind, Decimal(repr(amount)) if isinstance(amount, float) else amount, plain)
+
+
+def _checked_name(argument: str, value: object, chars_max: int) -> str:
+    if not isinstance(value, str):
+        msg = f"{argument} must be a str of 1 to {chars_max} characters, not {type(value).__name__}"
+        raise TypeError(msg)
+    if not 0 < len(value) <= chars_max:
+        msg = f"{argument} must have 1 to {chars_max} characters, not {len(value)}"
+        raise ValueError(msg)
+    _check_encodes(argument, value)
+    return str.__str__(value)
+
+
+def _check_encodes(argument: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        msg = f"{argument} must be valid Unicode text; {value[:40]!a} holds a lone surrogate"
+        raise ValueError(msg) from None
+
+
+def _checked_quantity(value: object) -> int | float | Decimal:
+    allowed = f"an int, float or Decimal from {QUANTITY_MIN} to {QUANTITY_MAX:,}"
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        msg = f"quantity must be {allowed}, not {type(value).__name__}"
+        raise TypeError(msg)
+    if isinstance(value, int):
+        if not 0 < value <= QUANTITY_MAX:
+            msg = f"quantity must be {allowed}, not {_short(value)}"
+            raise ValueError(msg)
+        return int(value)
+    is_finite = value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)
+    if not is_finite or not QUANTITY_MIN <= value <= QUANTITY_MAX:
+        msg = f"quantity must be {allowed}, not {_short(value)}"
+        raise ValueError(msg)
+    if isinstance(value, float):
+        return float(value)
+    return _checked_places(value)
+
+
+def _checked_places(value: Decimal) -> Decimal:
+    digits, exponent = value.as_tuple()[1:]
+    places = -int(exponent)
+    if places > QUANTITY_PLACES_MAX or len(digits) > QUANTITY_PLACES_MAX + _PLACES_LEFT_MAX:
+        msg = f"quantity must have at most {QUANTITY_PLACES_MAX} decimal places, not {places}"
+        raise ValueError(msg)
+    return Decimal(value)
+
+
+def _short(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # an int of more digits than Python prints (sys.set_int_max_str_digits)
+        return "an int of thousands of digits"
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _checked_metadata(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        msg = f"metadata must be a dict with str keys, or None, not {type(value).__name__}"
+        raise TypeError(msg)
+    if RESERVED_NAME in value:
+        msg = f"metadata[{RESERVED_NAME!r}] is reserved for what settle-mp adds to a row; choose another name"
+        raise ValueError(msg)
+    plain: dict[str, Any] = _plain(value, "metadata", 1)
+    bytes_count = len(msgpack.packb(plain))
+    if bytes_count > METADATA_BYTES_MAX:
+        msg = f"metadata must encode to at most {METADATA_BYTES_MAX:,} bytes, not {bytes_count:,}"
+        raise ValueError(msg)
+    return plain
+
+
+def _plain(value: object, path: str, depth: int) -> Any:
+    """A value of metadata in exact built-in types, or an error that names the key."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        _check_encodes(path, value)
+        return str.__str__(value)
+    if isinstance(value, int):
+        return _plain_int(value, path)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            msg = f"{path} must be a finite number, not {value!r}"
+            raise ValueError(msg)
+        return float(value)
+    if depth > METADATA_DEPTH_MAX:
+        msg = f"{path} is nested deeper than {METADATA_DEPTH_MAX} levels"
+        raise ValueError(msg)
+    if isinstance(value, dict):
+        return {_key(key, path): _plain(item, f"{path}[{key!r}]", depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
+    msg = (
+        f"{path} must be what JSON has (str, int, float, bool, None, list, dict), not {type(value).__name__}"
+    )
+    raise TypeError(msg)
+
+
+def _plain_int(value: int, path: str) -> int:
+    if not _INT64_MIN <= value <= _UINT64_MAX:
+        msg = f"{path} must be an int from -2**63 to 2**64 - 1, not {_short(value)}"
+        raise ValueError(msg)
+    return int(value)
+
+
+def _key(key: object, path: str) -> str:
+    if not isinstance(key, str):
+        msg = f"{path} must have str keys, not {type(key).__name__} ({_short(key)})"
+        raise TypeError(msg)
+    _check_encodes(f"a key of {path}", key)
+    return str.__str__(key)
+
+
+def _pack_decimal(value: object) -> msgpack.ExtType:
+    return msgpack.ExtType(DECIMAL_CODE, str(value).encode())
+
+
+def _unpack_ext(code: int, data: bytes) -> Decimal:
+    if code != DECIMAL_CODE or len(data) > 64:
+        msg = f"unknown extension {code}"
+        raise ValueError(msg)
+    return Decimal(data.decode("ascii"))

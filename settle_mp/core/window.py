@@ -1,0 +1,191 @@
+"""Windows: what is open, when it is due, and the batches it is sealed into.
+
+Rule 1: a window never spans two UTC hours; each hour that is not yet sealed has one window of its own.
+Rule 2: a sealed batch's bytes never change; what a batch holds is told by its `lots` alone.
+Rule 3: no clock, socket, file, thread, environment or log; callers pass the time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Final
+
+from settle_mp.core.event import Quantity
+from settle_mp.core.fold import Entry, Folded, Key, number_text, parse_number, row_text, total
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+HOUR_S: Final = 3600
+#: Bytes of a batch's body at most; 50 rows of usual size are 10 KiB, and API servers commonly refuse 1 MiB.
+BODY_BYTES_MAX: Final = 512 * 1024
+
+_OPEN: Final = b'{"events":['
+_CLOSE: Final = b"]}"
+
+
+def hour_of(at_s: float) -> int:
+    """The UTC hour of a Unix time, counted from 1970."""
+    return int(at_s // HOUR_S)
+
+
+@dataclass(slots=True)
+class Window:
+    """The open sums of one UTC hour."""
+
+    hour: int
+    entries: dict[Key, Entry] = field(default_factory=dict)
+    events_count: int = 0
+    first_s: float = 0.0
+    last_s: float = 0.0
+
+    def add(self, folded: Folded, count: int) -> None:
+        """Add `count` events like `folded`."""
+        entry = self.entries.get(folded.key)
+        if entry is None:
+            entry = self.entries[folded.key] = Entry()
+        entry.add(folded, count)
+        self.events_count += count
+
+    def reach(self, at_s: float) -> None:
+        """Stretch the window over a time of its hour."""
+        if not self.first_s or at_s < self.first_s:
+            self.first_s = at_s
+        self.last_s = max(self.last_s, at_s)
+
+    @property
+    def quantity(self) -> Quantity:
+        """The exact sum over all keys."""
+        return total(entry.quantity for entry in self.entries.values())
+
+
+class Windows:
+    """All open windows, by hour: more than one only around an hour's end or while the upstream is away."""
+
+    def __init__(self) -> None:
+        self._by_hour: dict[int, Window] = {}
+        self.opened_s: float | None = None
+
+    def __iter__(self) -> Iterator[Window]:
+        return iter([self._by_hour[hour] for hour in sorted(self._by_hour)])
+
+    def __bool__(self) -> bool:
+        return bool(self._by_hour)
+
+    @property
+    def rows_count(self) -> int:
+        """How many sums are open."""
+        return sum(len(window.entries) for window in self._by_hour.values())
+
+    def at(self, hour: int, now_s: float) -> Window:
+        """The window of an hour, opened if need be."""
+        window = self._by_hour.get(hour)
+        if window is None:
+            window = self._by_hour[hour] = Window(hour)
+            if self.opened_s is None:
+                self.opened_s = now_s
+        return window
+
+    def is_due(self, now_s: float, *, interval_s: float, rows_max: int) -> bool:
+        """Whether the open windows should be sealed, if the upstream is ready.
+
+        A clock that was set back makes them due at once rather than late.
+        """
+        if self.opened_s is None:
+            return False
+        is_old = not 0 <= now_s - self.opened_s < interval_s
+        return is_old or self.rows_count >= rows_max
+
+    def clear(self) -> None:
+        """Forget everything, after it was sealed or before it is loaded again."""
+        self._by_hour.clear()
+        self.opened_s = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """One row of a batch: the bytes it takes in the body, its events and its quantity."""
+
+    bytes_count: int
+    events_count: int
+    quantity: Quantity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A batch about to be written: exact body and what it holds."""
+
+    hour: int
+    body: bytes
+    lots: tuple[Lot, ...]
+
+    @property
+    def events_count(self) -> int:
+        """The events in it."""
+        return sum(lot.events_count for lot in self.lots)
+
+    @property
+    def quantity(self) -> Quantity:
+        """The exact sum of its rows' quantities."""
+        return total(lot.quantity for lot in self.lots)
+
+
+def draft_batches(window: Window, *, rows_max: int, is_annotated: bool) -> Iterator[Draft]:
+    """Cut a window into batches of at most `rows_max` rows and BODY_BYTES_MAX bytes."""
+    rows: list[tuple[bytes, Lot]] = []
+    size = 0
+    for key, entry in window.entries.items():
+        annotation = _annotation(window, entry.count) if is_annotated else None
+        text = row_text(key, entry, annotation).encode()
+        if rows and (len(rows) == rows_max or size + len(text) > BODY_BYTES_MAX):
+            yield _draft(window.hour, rows)
+            rows, size = [], 0
+        rows.append((text, Lot(len(text), entry.count, entry.quantity)))
+        size += len(text) + 1
+    if rows:
+        yield _draft(window.hour, rows)
+
+
+def split_draft(draft: Draft, at: Iterable[int]) -> list[Draft]:
+    """Cut a batch before the given row numbers, each row's bytes unchanged."""
+    rows = rows_of(draft)
+    cuts = [0, *sorted(set(at)), len(rows)]
+    pieces = [rows[start:end] for start, end in zip(cuts, cuts[1:], strict=False) if start < end]
+    return [_draft(draft.hour, piece) for piece in pieces]
+
+
+def rows_of(draft: Draft) -> list[tuple[bytes, Lot]]:
+    """The rows of a batch as they stand in its body."""
+    rows: list[tuple[bytes, Lot]] = []
+    start = len(_OPEN)
+    for lot in draft.lots:
+        rows.append((draft.body[start : start + lot.bytes_count], lot))
+        start += lot.bytes_count + 1
+    return rows
+
+
+def encode_lots(lots: Iterable[Lot]) -> list[list[int | str]]:
+    """Lots as plain values, for the ledger."""
+    return [[lot.bytes_count, lot.events_count, number_text(lot.quantity)] for lot in lots]
+
+
+def decode_lots(values: Iterable[tuple[int, int, str]]) -> tuple[Lot, ...]:
+    """The inverse of `encode_lots`."""
+    return tuple(Lot(size, count, parse_number(quantity)) for size, count, quantity in values)
+
+
+def _draft(hour: int, rows: list[tuple[bytes, Lot]]) -> Draft:
+    body = _OPEN + b",".join(text for text, _ in rows) + _CLOSE
+    return Draft(hour=hour, body=body, lots=tuple(lot for _, lot in rows))
+
+
+def _annotation(window: Window, count: int) -> str:
+    start_s = window.hour * HOUR_S
+    first = min(max(int(window.first_s), start_s), start_s + HOUR_S - 1)
+    last = min(max(int(window.last_s) + 1, first), start_s + HOUR_S)
+    return f'{{"count":{count},"window_start":"{_utc(first)}","window_end":"{_utc(last)}"}}'
+
+
+def _utc(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
