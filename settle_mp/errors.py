@@ -115,7 +115,8 @@ class RateLimitError(SettleSettleError):
     """Too many requests (429).
 
     Attributes:
-        retry_after_ms: How long the upstream asks to wait, in milliseconds; None when it does not say.
+        retry_after_ms: How long the upstream asks to wait, in milliseconds, at most an hour; None when it
+            does not say.
     """
 
     def __init__(self, retry_after_ms: int | None = None, payload: Any = None) -> None:
@@ -149,16 +150,19 @@ class SettingsError(ValueError):
         self.allowed = allowed
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.key, self.source, self.problem, self.allowed)
+        return type(self), (self.key, self.source, self.problem, self.allowed), self.__dict__
 
 
-def error_from_answer(status_code: int, payload: Any, headers: Mapping[str, str]) -> SettleSettleError:
+def error_from_answer(
+    status_code: int, payload: Any, headers: Mapping[str, str], *, now_s: float
+) -> SettleSettleError:
     """Make the error that an answer stands for.
 
     Args:
         status_code: The HTTP status; not 2xx.
         payload: The decoded body, whatever its type; None when there was none or it was not JSON.
         headers: The answer's headers, in any case.
+        now_s: The time at which it came, which a Retry-After with a date is measured from.
     """
     body = payload if isinstance(payload, Mapping) else {}
     said = body.get("message")
@@ -178,7 +182,7 @@ def error_from_answer(status_code: int, payload: Any, headers: Mapping[str, str]
         case 408:
             return TimeoutError(payload=payload)
         case 429:
-            return RateLimitError(_retry_after_ms(headers), payload)
+            return RateLimitError(_retry_after_ms(headers, now_s), payload)
         case _:
             return ApiError(message, status_code, payload)
 
@@ -188,19 +192,14 @@ def _whole(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _retry_after_ms(headers: Mapping[str, str]) -> int | None:
-    """Read Retry-After in both its forms (RFC 9110, 10.2.3); a date counts from the answer's Date header."""
-    from email.utils import parsedate_to_datetime  # 10 ms that no worker's start needs
+def _retry_after_ms(headers: Mapping[str, str], now_s: float) -> int | None:
+    from settle_mp.core.outcome import (
+        parse_retry_after,
+    )  # needs the mail parser, which no worker's start does
 
-    by_name = {name.lower(): value for name, value in headers.items()}
-    text = by_name.get("retry-after", "").strip()
-    if text.isascii() and text.isdigit():
-        return int(text) * 1000
-    try:
-        wait = parsedate_to_datetime(text) - parsedate_to_datetime(by_name.get("date", ""))
-    except (TypeError, ValueError):
-        return None
-    return max(0, round(wait.total_seconds() * 1000))
+    given = next((value for name, value in headers.items() if name.lower() == "retry-after"), None)
+    wait_s = parse_retry_after(given, now_s=now_s)
+    return None if wait_s is None else round(wait_s * 1000)
 
 
 def _without_keys(payload: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
@@ -18,8 +19,8 @@ from settle_mp.core.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Bytes of a unix socket's path: 108 in `sockaddr_un` with the closing NUL (unix(7)); macOS allows 104.
-SOCKET_PATH_BYTES_MAX: Final = 107
+#: Bytes of a unix socket's path: `sockaddr_un` has room for 108 with the closing NUL (unix(7)), on macOS 104.
+SOCKET_PATH_BYTES_MAX: Final = 107 if sys.platform == "linux" else 103
 
 _SIZE: Final = re.compile(r"(\d+)\s*([KMGT]i?)?B?", re.IGNORECASE)
 _SIZE_POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
