@@ -1,0 +1,71 @@
+"""The application: routes, the shape of errors, and nothing that listens."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from typing import TYPE_CHECKING, cast
+
+from fastapi import Depends, FastAPI
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from settle_mp import __version__
+from settle_mp.sandbox import access, control, events
+from settle_mp.sandbox.answers import RefusedError, failure
+from settle_mp.sandbox.exchanges import Recorder
+
+if TYPE_CHECKING:
+    from settle_mp.sandbox.pipeline import Sandbox
+
+logger = logging.getLogger("settle_mp")
+
+
+def make_app(sandbox: Sandbox) -> FastAPI:
+    """Make the ASGI application of a sandbox."""
+    api_key = sandbox.options.api_key
+    app = FastAPI(
+        title="settle-mp sandbox",
+        version=__version__,
+        # The documentation pages load their scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        # A slash at the end of a path is another path, and its POST must not be redirected.
+        redirect_slashes=False,
+        middleware=[Middleware(Recorder, log=sandbox.log)],
+        exception_handlers={
+            RefusedError: _refused,
+            HTTPException: _http_error,
+            ClientDisconnect: _gone,
+            sqlite3.Error: _store_error,
+        },
+    )
+    checks_key = [Depends(access.api_key_check(api_key))]
+    checks_peer = [Depends(access.control_check(api_key))]
+    app.include_router(events.routes(sandbox), dependencies=checks_key)
+    app.include_router(control.routes(sandbox), dependencies=checks_peer)
+    return app
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    return cast("RefusedError", error).answer.response()
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    error = cast("HTTPException", error)
+    where = f"{request.method} {request.url.path}"
+    messages = {404: f"There is no {where}.", 405: f"{where} is not allowed."}
+    message = messages.get(error.status_code, str(error.detail))
+    return failure(error.status_code, message).response(dict(error.headers or {}))
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    # Nobody is there to read it.
+    return Response(status_code=400)
+
+
+async def _store_error(_request: Request, error: Exception) -> Response:
+    logger.error("sandbox_store_failed", extra={"error": str(error)})
+    return failure(500, f"The sandbox's database failed; nothing was applied: {error}.").response()
