@@ -104,7 +104,8 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         "state_dir": "/s", "api_key": "ss_test_1", "base_url": "http://u", "endpoint": "tcp://localhost:1",
         "flush_interval_s": "3", "batch_rows_max": "3", "journal_bytes_max": "1MiB",
         "journals_bytes_max": "2MiB", "ledger_bytes_max": "3MiB", "on_in_doubt": "hold",
-        "idempotency_ttl_s": "60", "annotate": "false", "group": "g", "on_invalid": "count", "disabled": "true",
+        "idempotency_ttl_s": "60", "annotate": "false", "group": "g", "on_invalid": "count",
+        "disabled": "true",
     }  # fmt: skip
     assert names == texts.keys() | {"api_key_file"}
     vendors = {"api_key", "base_url"}

@@ -142,7 +142,7 @@ def key() -> Kind:
             raise ValueError("the key is empty or has spaces, line ends or letters outside ASCII in it")
         return Secret(text)
 
-    return Kind(allowed='the API key in one line ("ss_live_…" or "ss_test_…")', check=check)
+    return Kind(allowed='the API key in one line ("ss_live_..." or "ss_test_...")', check=check)
 
 
 def base_url() -> Kind:

@@ -14,6 +14,9 @@ KeyMode = Literal["test", "live", ""]
 #: The two forms of the vendor's keys, up to a character that ends a word in JSON, HTML or a log line.
 _KEY: Final = re.compile(r"ss_(live|test)_[^\s\"'<>&,;()\[\]{}]*")
 
+#: Stands for what is not shown; ASCII, so that every terminal can print it.
+_HIDDEN: Final = "***"
+
 
 class Secret:
     """An API key. Its repr, its str and its format show the mode and nothing more.
@@ -41,7 +44,7 @@ class Secret:
         return f"Secret({self})"
 
     def __str__(self) -> str:
-        return f"ss_{self.mode}_…" if self.mode else "…"
+        return f"ss_{self.mode}_{_HIDDEN}" if self.mode else _HIDDEN
 
     def __eq__(self, other: object) -> bool:
         return self._value == other._value if isinstance(other, Secret) else NotImplemented
@@ -51,5 +54,5 @@ class Secret:
 
 
 def hide_keys(text: str) -> str:
-    """Return the text with the secret part of each of the vendor's API keys replaced by "…"."""
-    return _KEY.sub(r"ss_\1_…", text)
+    """Return the text with the secret part of each of the vendor's API keys replaced by "***"."""
+    return _KEY.sub(rf"ss_\1_{_HIDDEN}", text)
