@@ -12,11 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from settle_mp.core.event import Quantity
 from settle_mp.core.fold import add, number_text, subtract
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from settle_mp.core.event import Quantity
 
 #: Where a committed event can be. `discarded` is what an operator moved out of the ledger for good.
 BUCKETS: Final = ("confirmed", "pending", "in_doubt", "dead_lettered", "discarded")
@@ -74,16 +75,18 @@ class Books:
 
     def _bucket_faults(self) -> Iterable[str]:
         for bucket in ("committed", *BUCKETS):
-            total = self.totals.get(bucket)
+            total, rows = self.totals.get(bucket), self.rows.get(bucket)
             if total is None:
                 yield f"{bucket}: its total is missing"
-            elif total != self.rows[bucket]:
-                yield f"{bucket}: rows hold {self.rows[bucket]}, the total says {total}"
+            if rows is None:
+                yield f"{bucket}: its rows are missing"
+            if total is not None and rows is not None and total != rows:
+                yield f"{bucket}: rows hold {rows}, the total says {total}"
 
     def _equation_faults(self) -> Iterable[str]:
-        inside = amount_of(self.rows[bucket] for bucket in BUCKETS)
-        if inside != self.rows["committed"]:
-            yield f"committed: {self.rows['committed']} came in, {inside} are accounted for"
+        inside = amount_of(self.rows.get(bucket, Amount()) for bucket in BUCKETS)
+        if inside != self.rows.get("committed", Amount()):
+            yield f"committed: {self.rows.get('committed', Amount())} came in, {inside} are accounted for"
 
     def _tally_faults(self) -> Iterable[str]:
         for tally in self.tallies:

@@ -10,9 +10,12 @@ import math
 import re
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: Characters of a user id. Ids in use (UUIDs, e-mail addresses, Auth0 subjects) stay far below.
 USER_ID_CHARS_MAX: Final = 256
@@ -39,7 +42,21 @@ RESERVED_NAME: Final = "settle_mp"
 DECIMAL_CODE: Final = 1
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 _SCREAMING_SNAKE_CASE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*\Z")
-_PLACES_LEFT_MAX = 13
+_FIELDS_COUNT = 4
+#: Bytes of a Decimal's string: 13 digits, a point and 27 places take 41.
+_DECIMAL_BYTES_MAX = 64
+#: Characters of a user's value that an error message repeats.
+_SHOWN_CHARS_MAX = 40
+# Floats are held against floats: where the application's decimal context traps FloatOperation, comparing
+# a float with a Decimal raises. Both stand within the exact limits (this 1e-9 lies above 10**-9).
+_QUANTITY_MIN_FLOAT, _QUANTITY_MAX_FLOAT = 1e-9, 1e12
+# Made once: building these for each event takes longer than all of its checks.
+_QUANTITY_ALLOWED = f"an int, float or Decimal from {QUANTITY_MIN} to {QUANTITY_MAX:,}"
+_NUMBERS = (int, float, Decimal)
+_NESTS = (dict, list, tuple)
+
+# Where in metadata a value stands: the keys and indexes that lead to it, spelled only in errors.
+_Path = tuple[object, ...]
 
 Quantity = int | Decimal
 
@@ -85,11 +102,10 @@ def unpack_event(payload: bytes) -> Event:
     """
     try:
         fields = msgpack.unpackb(payload, ext_hook=_unpack_ext, strict_map_key=True)
-    except Exception as error:
-        # msgpack raises a dozen unrelated classes for bad bytes, and none may stop the collector.
+    except Exception as error:  # noqa: BLE001  msgpack raises a dozen unrelated classes for bad bytes
         msg = f"not msgpack: {type(error).__name__}"
         raise InvalidEventError(msg) from None
-    if type(fields) is not list or len(fields) != 4:
+    if type(fields) is not list or len(fields) != _FIELDS_COUNT:
         msg = "not a list of four fields"
         raise InvalidEventError(msg)
     user_id, event_type, quantity, metadata = fields
@@ -110,41 +126,47 @@ def _checked_name(argument: str, value: object, chars_max: int) -> str:
     if not 0 < len(value) <= chars_max:
         msg = f"{argument} must have 1 to {chars_max} characters, not {len(value)}"
         raise ValueError(msg)
-    _check_encodes(argument, value)
+    if not value.isascii() and not _has_utf8(value):
+        raise ValueError(_surrogate_text(argument, value))
     return str.__str__(value)
 
 
-def _check_encodes(argument: str, value: str) -> None:
+def _has_utf8(value: str) -> bool:
     try:
         value.encode()
     except UnicodeEncodeError:
-        msg = f"{argument} must be valid Unicode text; {value[:40]!a} holds a lone surrogate"
-        raise ValueError(msg) from None
+        return False
+    return True
+
+
+def _surrogate_text(where: str, value: str) -> str:
+    return f"{where} must be valid Unicode text; {value[:_SHOWN_CHARS_MAX]!a} holds a lone surrogate"
 
 
 def _checked_quantity(value: object) -> int | float | Decimal:
-    allowed = f"an int, float or Decimal from {QUANTITY_MIN} to {QUANTITY_MAX:,}"
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
-        msg = f"quantity must be {allowed}, not {type(value).__name__}"
+    if isinstance(value, bool) or not isinstance(value, _NUMBERS):
+        msg = f"quantity must be {_QUANTITY_ALLOWED}, not {type(value).__name__}"
         raise TypeError(msg)
-    if isinstance(value, int):
-        if not 0 < value <= QUANTITY_MAX:
-            msg = f"quantity must be {allowed}, not {_short(value)}"
-            raise ValueError(msg)
-        return int(value)
-    is_finite = value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)
-    if not is_finite or not QUANTITY_MIN <= value <= QUANTITY_MAX:
-        msg = f"quantity must be {allowed}, not {_short(value)}"
+    if not _is_within_range(value):
+        msg = f"quantity must be {_QUANTITY_ALLOWED}, not {_short(value)}"
         raise ValueError(msg)
-    if isinstance(value, float):
-        return float(value)
-    return _checked_places(value)
+    if isinstance(value, Decimal):
+        return _checked_places(value)
+    return int(value) if isinstance(value, int) else float(value)
+
+
+def _is_within_range(value: float | Decimal) -> bool:
+    if isinstance(value, Decimal):
+        # NaN and infinity first: a signalling NaN raises when it is compared.
+        return value.is_finite() and QUANTITY_MIN <= value <= QUANTITY_MAX
+    if isinstance(value, int):
+        return 0 < value <= QUANTITY_MAX
+    return _QUANTITY_MIN_FLOAT <= value <= _QUANTITY_MAX_FLOAT  # false for NaN
 
 
 def _checked_places(value: Decimal) -> Decimal:
-    digits, exponent = value.as_tuple()[1:]
-    places = -int(exponent)
-    if places > QUANTITY_PLACES_MAX or len(digits) > QUANTITY_PLACES_MAX + _PLACES_LEFT_MAX:
+    places = -int(value.as_tuple().exponent)
+    if places > QUANTITY_PLACES_MAX:
         msg = f"quantity must have at most {QUANTITY_PLACES_MAX} decimal places, not {places}"
         raise ValueError(msg)
     return Decimal(value)
@@ -153,9 +175,9 @@ def _checked_places(value: Decimal) -> Decimal:
 def _short(value: object) -> str:
     try:
         text = repr(value)
-    except ValueError:  # an int of more digits than Python prints (sys.set_int_max_str_digits)
-        return "an int of thousands of digits"
-    return text if len(text) <= 40 else text[:37] + "..."
+    except Exception:  # noqa: BLE001  an int of more digits than Python prints, or a repr of the user's own
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= _SHOWN_CHARS_MAX else text[: _SHOWN_CHARS_MAX - 3] + "..."
 
 
 def _checked_metadata(value: object) -> dict[str, Any]:
@@ -165,7 +187,7 @@ def _checked_metadata(value: object) -> dict[str, Any]:
     if RESERVED_NAME in value:
         msg = f"metadata[{RESERVED_NAME!r}] is reserved for what settle-mp adds to a row; choose another name"
         raise ValueError(msg)
-    plain: dict[str, Any] = _plain(value, "metadata", 1)
+    plain: dict[str, Any] = _plain_nest(value, (), iter(range(METADATA_BYTES_MAX)))
     bytes_count = len(msgpack.packb(plain))
     if bytes_count > METADATA_BYTES_MAX:
         msg = f"metadata must encode to at most {METADATA_BYTES_MAX:,} bytes, not {bytes_count:,}"
@@ -173,46 +195,70 @@ def _checked_metadata(value: object) -> dict[str, Any]:
     return plain
 
 
-def _plain(value: object, path: str, depth: int) -> Any:
-    """A value of metadata in exact built-in types, or an error that names the key."""
+def _plain(value: object, path: _Path, room: Iterator[int]) -> Any:
+    """A value of metadata in exact built-in types, or an error that names the key.
+
+    Each value takes a byte of `room` at least: without that, a few lists that hold each other many times
+    over would keep the caller busy for years before their size is known.
+    """
+    if next(room, None) is None:
+        msg = f"metadata must encode to at most {METADATA_BYTES_MAX:,} bytes, not as many values as it holds"
+        raise ValueError(msg)
+    if isinstance(value, str):
+        return _plain_str(value, path)
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, str):
-        _check_encodes(path, value)
-        return str.__str__(value)
     if isinstance(value, int):
         return _plain_int(value, path)
     if isinstance(value, float):
-        if not math.isfinite(value):
-            msg = f"{path} must be a finite number, not {value!r}"
-            raise ValueError(msg)
-        return float(value)
-    if depth > METADATA_DEPTH_MAX:
-        msg = f"{path} is nested deeper than {METADATA_DEPTH_MAX} levels"
-        raise ValueError(msg)
-    if isinstance(value, dict):
-        return {_key(key, path): _plain(item, f"{path}[{key!r}]", depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
+        return _plain_float(value, path)
+    if isinstance(value, _NESTS):
+        return _plain_nest(value, path, room)
     msg = (
-        f"{path} must be what JSON has (str, int, float, bool, None, list, dict), not {type(value).__name__}"
+        f"{_spelled(path)} must be what JSON has (str, int, float, bool, None, list, dict), "
+        f"not {type(value).__name__}"
     )
     raise TypeError(msg)
 
 
-def _plain_int(value: int, path: str) -> int:
+def _plain_nest(value: dict[Any, Any] | list[Any] | tuple[Any, ...], path: _Path, room: Iterator[int]) -> Any:
+    if len(path) >= METADATA_DEPTH_MAX:
+        msg = f"metadata must be nested at most {METADATA_DEPTH_MAX} levels deep, not as {_spelled(path)} is"
+        raise ValueError(msg)
+    if isinstance(value, dict):
+        return {_key(key, path): _plain(item, (*path, key), room) for key, item in value.items()}
+    return [_plain(item, (*path, index), room) for index, item in enumerate(value)]
+
+
+def _key(key: object, path: _Path) -> str:
+    if not isinstance(key, str):
+        msg = f"{_spelled(path)} must have str keys, not {type(key).__name__} ({_short(key)})"
+        raise TypeError(msg)
+    return _plain_str(key, (*path, key))
+
+
+def _plain_str(value: str, path: _Path) -> str:
+    if not value.isascii() and not _has_utf8(value):
+        raise ValueError(_surrogate_text(_spelled(path), value))
+    return str.__str__(value)
+
+
+def _plain_int(value: int, path: _Path) -> int:
     if not _INT64_MIN <= value <= _UINT64_MAX:
-        msg = f"{path} must be an int from -2**63 to 2**64 - 1, not {_short(value)}"
+        msg = f"{_spelled(path)} must be an int from -2**63 to 2**64 - 1, not {_short(value)}"
         raise ValueError(msg)
     return int(value)
 
 
-def _key(key: object, path: str) -> str:
-    if not isinstance(key, str):
-        msg = f"{path} must have str keys, not {type(key).__name__} ({_short(key)})"
-        raise TypeError(msg)
-    _check_encodes(f"a key of {path}", key)
-    return str.__str__(key)
+def _plain_float(value: float, path: _Path) -> float:
+    if not math.isfinite(value):
+        msg = f"{_spelled(path)} must be a finite number, not {_short(value)}"
+        raise ValueError(msg)
+    return float(value)
+
+
+def _spelled(path: _Path) -> str:
+    return "metadata" + "".join(f"[{_short(step)}]" for step in path)
 
 
 def _pack_decimal(value: object) -> msgpack.ExtType:
@@ -220,7 +266,7 @@ def _pack_decimal(value: object) -> msgpack.ExtType:
 
 
 def _unpack_ext(code: int, data: bytes) -> Decimal:
-    if code != DECIMAL_CODE or len(data) > 64:
+    if code != DECIMAL_CODE or len(data) > _DECIMAL_BYTES_MAX:
         msg = f"unknown extension {code}"
         raise ValueError(msg)
     return Decimal(data.decode("ascii"))

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from decimal import Context, Decimal, Inexact, Overflow, Rounded
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from settle_mp.core.event import Event, InvalidEventError, Quantity, unpack_event
+from settle_mp.core.event import InvalidEventError, unpack_event
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from settle_mp.core.event import Event, Quantity
     from settle_mp.core.rules import MetadataRule
 
 # The widest sum is one of metadata floats: digits from 1e308 down to 5e-324, and 17 of the mantissa.

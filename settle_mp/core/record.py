@@ -7,11 +7,12 @@ wrote: with threads a record may land a little later than it saw, never earlier.
 
 Rule 1: a record is good when its checksum holds and its offset is not beyond where it stands.
 Rule 2: a length of zero is the end; segments are allocated as zeros and never used again.
-Rule 3: bad bytes with nothing good after them, and zeros behind, are a torn last record.
+Rule 3: whatever the bytes, reading returns what is good in them and never raises.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from typing import Final
@@ -25,9 +26,14 @@ HEAD: Final = struct.Struct("<HII")
 HEAD_BYTES: Final = HEAD.size
 RECORD_BYTES_MAX: Final = HEAD_BYTES + PAYLOAD_BYTES_MAX
 
-#: First byte of a time mark: msgpack's float64. An event begins with 0x94, a list of four.
-_MARK_BYTE: Final = 0xCB
+#: First bytes of what a record can hold: an event is a msgpack list of four, a time mark a float64.
+EVENT_BYTE: Final = 0x94
+MARK_BYTE: Final = 0xCB
 _MARK_BYTES: Final = 9
+#: Times at or above this (the year 6325) are nobody's clock, and calendars end not far beyond it.
+TIME_S_MAX: Final = 2.0**37
+#: Positions stay below this, so that a ledger's signed integers can hold them.
+POSITION_MAX: Final = 2**63 - 1
 
 #: Bytes of a producer's id, which is random and doubles as its secret.
 PRODUCER_ID_BYTES: Final = 16
@@ -50,11 +56,11 @@ def encode_mark(at_s: float) -> bytes:
 
 
 def mark_s(payload: bytes) -> float | None:
-    """The time of a mark, or None for any other payload."""
-    if payload[0] != _MARK_BYTE or len(payload) != _MARK_BYTES:
+    """The time of a mark (0.0 for one that no clock can show), or None for any other payload."""
+    if payload[0] != MARK_BYTE or len(payload) != _MARK_BYTES:
         return None
     at_s: float = msgpack.unpackb(payload)
-    return at_s
+    return at_s if 0 <= at_s < TIME_S_MAX else 0.0  # 0.0 for NaN too
 
 
 def read_records(body: bytes, seed: int, offset: int) -> tuple[list[bytes], int]:
@@ -66,28 +72,35 @@ def read_records(body: bytes, seed: int, offset: int) -> tuple[list[bytes], int]
         offset: Where in the segment `body` begins.
     """
     payloads: list[bytes] = []
-    keep = payloads.append
-    head, end, at = HEAD.unpack_from, len(body) - HEAD_BYTES, 0
+    return payloads, read_on(body, 0, seed, offset, payloads)
+
+
+def read_on(body: bytes, at: int, seed: int, shift: int, payloads: list[bytes]) -> int:
+    """Append the good records from `at` on to `payloads`; return where in `body` they end.
+
+    `body[0]` stands, or once stood, at `shift` in the segment.
+    """
+    keep, head, end = payloads.append, HEAD.unpack_from, len(body) - HEAD_BYTES
     while at <= end:
         length, checksum, seen = head(body, at)
         start = at + HEAD_BYTES
         payload = body[start : start + length]
-        if length == 0 or len(payload) != length or crc32(payload, seed) != checksum or seen > offset + at:
+        if length == 0 or len(payload) != length or crc32(payload, seed) != checksum or seen > shift + at:
             break
         keep(payload)
         at = start + length
-    return payloads, at
+    return at
 
 
 def count_events(body: bytes) -> int:
     """How many events (not marks) whole records at the start of `body` hold, by their lengths alone."""
     events_count = at = 0
-    end = len(body) - HEAD_BYTES
-    while at <= end:
+    end = len(body)
+    while at + HEAD_BYTES <= end:
         length = body[at] | body[at + 1] << 8
-        if length == 0:
+        if length == 0 or at + HEAD_BYTES + length > end:
             break
-        if length != _MARK_BYTES or body[at + HEAD_BYTES] != _MARK_BYTE:
+        if length != _MARK_BYTES or body[at + HEAD_BYTES] != MARK_BYTE:
             events_count += 1
         at += HEAD_BYTES + length
     return events_count
@@ -104,69 +117,6 @@ def whole_records_bytes(body: bytes) -> int:
     return at
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
-    """Bytes of a segment in which no record can be read; offsets within the segment."""
-
-    start: int
-    end: int
-    missing_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Salvage:
-    """All that can be read of a segment that its producer will not write again."""
-
-    payloads: tuple[bytes, ...]
-    spans: tuple[Span, ...]
-    is_torn: bool
-
-
-def salvage(body: bytes, seed: int, offset: int, *, is_last: bool) -> Salvage:
-    """Read a dead producer's segment to its end, stepping over what is damaged.
-
-    Args:
-        body: The segment's bytes from a record's start on; for a segment that is not the last one, up
-            to where the next begins.
-        seed: The segment's checksum seed.
-        offset: Where in the segment `body` begins.
-        is_last: Whether this is the producer's last segment, in which a torn record may end it.
-    """
-    payloads, at = read_records(body, seed, offset)
-    spans: list[Span] = []
-    while at < len(body):
-        found = _next_good(body, at, seed)
-        if found is None:
-            break
-        _, _, seen = HEAD.unpack_from(body, found)
-        spans.append(Span(start=offset + at, end=offset + found, missing_bytes=max(0, seen - offset - found)))
-        more, at = _read_displaced(body, found, seed)
-        payloads += more
-    rest = body[at:].rstrip(b"\0")
-    is_torn = bool(rest) and is_last and len(rest) <= RECORD_BYTES_MAX
-    if (rest and not is_torn) or (not is_last and at < len(body)):
-        spans.append(Span(start=offset + at, end=offset + len(body), missing_bytes=0))
-    return Salvage(payloads=tuple(payloads), spans=tuple(spans), is_torn=is_torn)
-
-
-def _next_good(body: bytes, start: int, seed: int) -> int | None:
-    """Where the next record whose checksum holds begins, wherever its writer meant it to stand."""
-    for at in range(start, len(body) - HEAD_BYTES):
-        length, checksum, _ = HEAD.unpack_from(body, at)
-        if not 0 < length <= PAYLOAD_BYTES_MAX or at + HEAD_BYTES + length > len(body):
-            continue
-        begin = at + HEAD_BYTES
-        if crc32(body[begin : begin + length], seed) == checksum:
-            return at
-    return None
-
-
-def _read_displaced(body: bytes, at: int, seed: int) -> tuple[list[bytes], int]:
-    """Records whose checksums hold from `at` on, even where their offsets say that they were moved."""
-    payloads, used = read_records(body[at:], seed, 1 << 32)
-    return payloads, at + used
-
-
 # --- The header: one small file a producer, beside its lock ---
 
 HEADER_BYTES: Final = 4096
@@ -175,7 +125,18 @@ _STATIC_BYTES: Final = 2048
 _STATIC_HEAD: Final = struct.Struct("<4sHI")
 _SLOT: Final = struct.Struct("<Q16sQQQ64s")
 _SLOT_BYTES: Final = 128
-_SLOTS_AT: Final = {"worker": _STATIC_BYTES, "collector": _STATIC_BYTES + 2 * _SLOT_BYTES}
+_CHECKSUM_BYTES: Final = 4
+_FACTS_MAX: Final = 12
+#: A quantity as decimal digits. The widest sum of a producer's drops takes 13 digits for one event's
+#: quantity, 19 for their count, a point and 27 places: 60 of the slot's 64 characters.
+_PLAIN_NUMBER: Final = re.compile(rb"[0-9]+(\.[0-9]+)?\Z")
+#: Who writes which pair of slots. One writer each, so that none ever writes over another's word: the
+#: courier what is committed, `track()` what it dropped, the collector what it has committed itself.
+_SLOTS_AT: Final = {
+    "courier": _STATIC_BYTES,
+    "drops": _STATIC_BYTES + 2 * _SLOT_BYTES,
+    "collector": _STATIC_BYTES + 4 * _SLOT_BYTES,
+}
 #: The ledger id of a journal that no ledger has taken anything from.
 NO_LEDGER: Final = bytes(16)
 
@@ -208,18 +169,24 @@ class Slot:
 
 
 def encode_identity(identity: Identity) -> bytes:
-    """The unchanging first part of a header, padded."""
+    """The unchanging first part of a header, padded; what is too long to fit is clipped."""
+    facts = list(identity.facts.items())[:_FACTS_MAX]
     blob: bytes = msgpack.packb(
         [
             identity.producer,
-            identity.key_mode,
-            identity.name[:200],
-            identity.host[:200],
+            _clipped(identity.key_mode, 16),
+            _clipped(identity.name, 200),
+            _clipped(identity.host, 200),
             identity.born_s,
-            {key[:40]: value[:80] for key, value in list(identity.facts.items())[:12]},
+            {_clipped(key, 40): _clipped(value, 80) for key, value in facts},
         ]
     )
     return (_STATIC_HEAD.pack(_MAGIC, len(blob), crc32(blob)) + blob).ljust(_STATIC_BYTES, b"\0")
+
+
+def _clipped(text: str, bytes_max: int) -> str:
+    # In bytes: names of hosts and programs need not be ASCII, nor even Unicode (surrogateescape).
+    return text.encode(errors="replace")[:bytes_max].decode(errors="ignore")
 
 
 def decode_identity(header: bytes) -> Identity | None:
@@ -230,11 +197,24 @@ def decode_identity(header: bytes) -> Identity | None:
         if magic != _MAGIC or crc32(blob) != checksum:
             return None
         producer, key_mode, name, host, born_s, facts = msgpack.unpackb(blob)
-        return Identity(
+        identity = Identity(
             producer=producer, key_mode=key_mode, name=name, host=host, born_s=born_s, facts=facts
         )
+        return identity if _is_sound(identity) else None
     except Exception:  # noqa: BLE001  msgpack and struct raise many classes for bad bytes
         return None
+
+
+def _is_sound(identity: Identity) -> bool:
+    """Whether each field is what its type says: over a socket, a header is a stranger's word."""
+    texts = (identity.key_mode, identity.name, identity.host, *identity.facts, *identity.facts.values())
+    return (
+        type(identity.producer) is bytes
+        and len(identity.producer) == PRODUCER_ID_BYTES
+        and all(type(text) is str for text in texts)
+        and type(identity.born_s) in (int, float)
+        and 0 <= identity.born_s < TIME_S_MAX
+    )
 
 
 def encode_slot(writer: str, slot: Slot) -> tuple[int, bytes]:
@@ -245,9 +225,9 @@ def encode_slot(writer: str, slot: Slot) -> tuple[int, bytes]:
         slot.position,
         slot.events_count,
         slot.dropped_count,
-        slot.dropped_quantity.encode("ascii")[:64],
+        slot.dropped_quantity.encode("ascii"),
     )
-    return _SLOTS_AT[writer] + _SLOT_BYTES * (slot.sequence % 2), body + crc32(body).to_bytes(4, "little")
+    return _SLOTS_AT[writer] + _SLOT_BYTES * (slot.sequence % 2), body + _checksum(body)
 
 
 def decode_slot(writer: str, header: bytes) -> Slot:
@@ -256,17 +236,28 @@ def decode_slot(writer: str, header: bytes) -> Slot:
     for turn in (0, 1):
         at = _SLOTS_AT[writer] + _SLOT_BYTES * turn
         body = header[at : at + _SLOT.size]
-        checksum = header[at + _SLOT.size : at + _SLOT.size + 4]
-        if len(checksum) != 4 or crc32(body).to_bytes(4, "little") != checksum:
+        if len(body) != _SLOT.size or header[at + _SLOT.size :][:_CHECKSUM_BYTES] != _checksum(body):
             continue
-        sequence, ledger, position, events_count, dropped_count, quantity = _SLOT.unpack(body)
-        if sequence > newest.sequence:
-            newest = Slot(
-                sequence=sequence,
-                ledger=ledger,
-                position=position,
-                events_count=events_count,
-                dropped_count=dropped_count,
-                dropped_quantity=quantity.rstrip(b"\0").decode("ascii"),
-            )
+        slot = _slot(body)
+        if slot is not None and slot.sequence > newest.sequence:
+            newest = slot
     return newest
+
+
+def _slot(body: bytes) -> Slot | None:
+    sequence, ledger, position, events_count, dropped_count, quantity = _SLOT.unpack(body)
+    digits = quantity.rstrip(b"\0")
+    if max(sequence, position, events_count, dropped_count) > POSITION_MAX or not _PLAIN_NUMBER.match(digits):
+        return None
+    return Slot(
+        sequence=sequence,
+        ledger=ledger,
+        position=position,
+        events_count=events_count,
+        dropped_count=dropped_count,
+        dropped_quantity=digits.decode("ascii"),
+    )
+
+
+def _checksum(body: bytes) -> bytes:
+    return crc32(body).to_bytes(_CHECKSUM_BYTES, "little")

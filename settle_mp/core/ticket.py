@@ -3,6 +3,8 @@
 Rule 1: a ticket waits for the seals that hold something from before its position, and for no later one,
 so that a busy host starves nobody.
 Rule 2: what was refused or is held is told to each producer that the batch covers once, then forgotten.
+Rule 3: who tracked which event of a sum is not kept: a flush may count too many as failed or waiting, never
+too few; what one flush was told has failed, later ones count no more.
 """
 
 from __future__ import annotations
@@ -30,6 +32,16 @@ class Seal:
     number: int
     reaches: Mapping[bytes, Reach]
     batches: set[int] = field(default_factory=set)
+    #: Events of its batches that were dead-lettered or are held.
+    failed_count: int = 0
+
+    def waiting_count(self, producer: bytes) -> int:
+        """The events of a producer that may be in the unsettled batches, those told as failed left out."""
+        reach = self.reaches.get(producer)
+        if reach is None or not reach.events_count:
+            return 0
+        # At least one: those that failed may have been another producer's.
+        return max(1, reach.events_count - self.failed_count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +64,7 @@ class Standing:
     @property
     def is_final(self) -> bool:
         """Whether the flush can be answered before its deadline."""
-        return not self.unconfirmed_count and not self.reason or self.failed_count > 0
+        return self.failed_count > 0 or not (self.unconfirmed_count or self.reason)
 
 
 class SealBook:
@@ -71,15 +83,22 @@ class SealBook:
         """A batch was split, bisected or given a new key: its children stand for it."""
         seal = self._seals.get(number)
         if seal is not None and batch in seal.batches:
-            seal.batches.remove(batch)
             seal.batches |= children
+            self.settle(number, batch)
 
-    def settle(self, number: int, batch: int) -> bool:
-        """A batch needs no more waiting for. Returns whether its whole seal is done."""
+    def settle(self, number: int, batch: int, *, failed_count: int = 0) -> bool:
+        """A batch needs no more waiting for. Returns whether its whole seal is done.
+
+        Args:
+            number: Of the batch's seal.
+            batch: Which one.
+            failed_count: How many events it held, when it was dead-lettered or is held.
+        """
         seal = self._seals.get(number)
         if seal is None:
             return True
         seal.batches.discard(batch)
+        seal.failed_count += failed_count
         if seal.batches:
             return False
         del self._seals[number]
@@ -88,17 +107,18 @@ class SealBook:
     def troubled_by(self, number: int, events_count: int, reason: str) -> dict[bytes, Trouble]:
         """The troubles that a failed batch of a seal makes, one for each producer that the seal covers.
 
-        Who tracked which event of a sum is not kept, so each is told of at most its own events in the seal.
+        Ask before the batch is settled.
         """
         seal = self._seals.get(number)
         if seal is None:
             return {}
         troubles: dict[bytes, Trouble] = {}
         for producer, reach in seal.reaches.items():
-            known = self.troubles.get(producer)
-            count = min(events_count, reach.events_count) + (known.events_count if known else 0)
-            start = min(reach.start, known.start) if known else reach.start
-            troubles[producer] = Trouble(start, count, reason)
+            count = min(events_count, seal.waiting_count(producer))
+            if count:
+                known = self.troubles.get(producer, Trouble(reach.start, 0, reason))
+                start = min(reach.start, known.start)
+                troubles[producer] = Trouble(start, known.events_count + count, reason)
         return troubles
 
     def standing(self, producer: bytes, position: int, *, sealed: int, open_events_count: int) -> Standing:
@@ -112,7 +132,7 @@ class SealBook:
         """
         trouble = self.troubles.get(producer)
         failed_count = trouble.events_count if trouble and trouble.start < position else 0
-        waiting = sum(seal.reaches[producer].events_count for seal in self._waited_for(producer, position))
+        waiting = sum(seal.waiting_count(producer) for seal in self._waited_for(producer, position))
         if sealed < position:
             waiting += open_events_count
         reason = trouble.reason if trouble and failed_count else ""

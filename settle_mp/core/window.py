@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from settle_mp.core.event import Quantity
-from settle_mp.core.fold import Entry, Folded, Key, number_text, parse_number, row_text, total
+from settle_mp.core.fold import Entry, number_text, parse_number, row_text, total
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from settle_mp.core.event import Quantity
+    from settle_mp.core.fold import Folded, Key
 
 HOUR_S: Final = 3600
 #: Bytes of a batch's body at most; 50 rows of usual size are 10 KiB, and API servers commonly refuse 1 MiB.
@@ -132,15 +135,18 @@ class Draft:
 
 
 def draft_batches(window: Window, *, rows_max: int, is_annotated: bool) -> Iterator[Draft]:
-    """Cut a window into batches of at most `rows_max` rows and BODY_BYTES_MAX bytes."""
+    """Cut a window into batches of at most `rows_max` rows and BODY_BYTES_MAX bytes.
+
+    A single row of more than that makes a batch of its own.
+    """
     rows: list[tuple[bytes, Lot]] = []
-    size = 0
+    size = len(_OPEN) + len(_CLOSE)
     for key, entry in window.entries.items():
         annotation = _annotation(window, entry.count) if is_annotated else None
         text = row_text(key, entry, annotation).encode()
         if rows and (len(rows) == rows_max or size + len(text) > BODY_BYTES_MAX):
             yield _draft(window.hour, rows)
-            rows, size = [], 0
+            rows, size = [], len(_OPEN) + len(_CLOSE)
         rows.append((text, Lot(len(text), entry.count, entry.quantity)))
         size += len(text) + 1
     if rows:
@@ -148,11 +154,10 @@ def draft_batches(window: Window, *, rows_max: int, is_annotated: bool) -> Itera
 
 
 def split_draft(draft: Draft, at: Iterable[int]) -> list[Draft]:
-    """Cut a batch before the given row numbers, each row's bytes unchanged."""
+    """Cut a batch before the given row numbers, each row's bytes unchanged; no row is lost to a bad cut."""
     rows = rows_of(draft)
-    cuts = [0, *sorted(set(at)), len(rows)]
-    pieces = [rows[start:end] for start, end in zip(cuts, cuts[1:], strict=False) if start < end]
-    return [_draft(draft.hour, piece) for piece in pieces]
+    cuts = sorted({0, len(rows), *(cut for cut in at if 0 < cut < len(rows))})
+    return [_draft(draft.hour, rows[start:end]) for start, end in pairwise(cuts)]
 
 
 def rows_of(draft: Draft) -> list[tuple[bytes, Lot]]:

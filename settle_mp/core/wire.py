@@ -9,6 +9,7 @@ Rule 2: a change of the layout changes `VERSION`; the other side says which vers
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import astuple, dataclass, fields
 from typing import Any, Final
@@ -16,7 +17,7 @@ from zlib import crc32
 
 import msgpack
 
-from settle_mp.core.record import HEADER_BYTES, PRODUCER_ID_BYTES
+from settle_mp.core.record import HEADER_BYTES, POSITION_MAX, PRODUCER_ID_BYTES, TIME_S_MAX
 
 #: Version of frames and control messages.
 VERSION: Final = 1
@@ -28,7 +29,12 @@ CONTROL_BYTES_MAX: Final = 64 * 1024
 
 _FRAME_HEAD: Final = struct.Struct("<B16sQQd")
 _CHECKSUM_BYTES: Final = 4
-_POSITION_MAX: Final = 2**63 - 1
+_TIMEOUT_S_MAX: Final = 2.0**40
+_PREFIX_COUNT: Final = 2
+#: Characters of a text in a control message; senders clip a longer one rather than say nothing.
+_TEXT_CHARS_MAX: Final = 4096
+#: A quantity as `fold.number_text` writes it, short enough for every sum of drops.
+_QUANTITY: Final = re.compile(r"[0-9]{1,64}(\.[0-9]{1,64})?\Z")
 
 
 class WireError(ValueError):
@@ -73,10 +79,10 @@ def decode_frame(data: bytes) -> Frame:
         raise WireError(msg)
     _, producer, first, base, cut_s = _FRAME_HEAD.unpack_from(data)
     body = data[_FRAME_HEAD.size : -_CHECKSUM_BYTES]
-    if not body or len(body) > FRAME_BODY_BYTES_MAX or base > first or first > _POSITION_MAX:
+    if not body or len(body) > FRAME_BODY_BYTES_MAX or base > first or first + len(body) > POSITION_MAX:
         msg = f"a frame of {len(body)} body bytes at {first} (segment {base}) is out of bounds"
         raise WireError(msg)
-    if not 0 <= cut_s < 2**40:  # also false for NaN
+    if not 0 <= cut_s < TIME_S_MAX:  # also false for NaN
         msg = "a frame's cut time is out of bounds"
         raise WireError(msg)
     return Frame(producer=producer, first=first, base=base, cut_s=cut_s, body=body)
@@ -232,9 +238,17 @@ _KINDS: Final[dict[str, type[Any]]] = {
 
 
 def encode_message(message: Message) -> bytes:
-    """A control message's bytes."""
-    data: bytes = msgpack.packb([VERSION, type(message).__name__, *astuple(message)])
+    """A control message's bytes. Too long a text is clipped, so that the other side takes it."""
+    values = [_sayable(value) for value in astuple(message)]
+    data: bytes = msgpack.packb([VERSION, type(message).__name__, *values])
     return data
+
+
+def _sayable(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    # A reason may quote an error of the system's, which can hold lone surrogates (surrogateescape).
+    return value[:_TEXT_CHARS_MAX].encode(errors="replace").decode()
 
 
 def decode_message(data: bytes) -> Message:
@@ -244,10 +258,10 @@ def decode_message(data: bytes) -> Message:
         raise WireError(msg)
     try:
         items = msgpack.unpackb(data)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  msgpack raises a dozen unrelated classes for bad bytes
         msg = f"not msgpack: {type(error).__name__}"
         raise WireError(msg) from None
-    if type(items) is not list or len(items) < 2 or type(items[0]) is not int:
+    if type(items) is not list or len(items) < _PREFIX_COUNT or type(items[0]) is not int:
         msg = "not a control message"
         raise WireError(msg)
     if items[0] != VERSION:
@@ -278,9 +292,11 @@ def _is_within(name: str, type_name: str, value: Any) -> bool:
         length = HEADER_BYTES if name == "header" else PRODUCER_ID_BYTES
         return type(value) is bytes and len(value) == length
     if type_name == "int":
-        return type(value) is int and 0 <= value <= _POSITION_MAX
+        return type(value) is int and 0 <= value <= POSITION_MAX
     if type_name == "float":
-        return type(value) in (int, float) and 0 <= value < 2**40
+        return type(value) in (int, float) and 0 <= value < _TIMEOUT_S_MAX
     if type_name == "bool":
         return type(value) is bool
-    return type(value) is str and len(value) <= 4096
+    if type(value) is not str or len(value) > _TEXT_CHARS_MAX:
+        return False
+    return name != "dropped_quantity" or _QUANTITY.match(value) is not None
