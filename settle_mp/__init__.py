@@ -1,3 +1,37 @@
-"""Usage events from prefork servers, counted exactly once."""
+"""Usage events from prefork servers, counted exactly once.
 
-__version__ = "0.1.0"
+    from settle_mp import Settle
+
+    settle = Settle()                                   # opens nothing: safe at import and before a fork
+    settle.events.track("user_123", "AI_QUERY")         # durable when it returns, about a microsecond later
+    settle.events.flush(timeout=5.0)                    # truthy when the upstream has confirmed it
+    settle.close()                                      # optional: nothing is lost without it
+"""
+
+from settle_mp.errors import (
+    ApiError,
+    AuthenticationError,
+    InsufficientCreditsError,
+    RateLimitError,
+    SettingsError,
+    SettleSettleError,
+    TimeoutError,  # noqa: A004  the vendor's name, which users catch
+    ValidationError,
+)
+from settle_mp.version import __version__
+from settle_mp.worker.client import Settle
+from settle_mp.worker.report import FlushReport
+
+__all__ = [
+    "ApiError",
+    "AuthenticationError",
+    "FlushReport",
+    "InsufficientCreditsError",
+    "RateLimitError",
+    "SettingsError",
+    "Settle",
+    "SettleSettleError",
+    "TimeoutError",
+    "ValidationError",
+    "__version__",
+]

@@ -80,6 +80,11 @@ def is_well_named(event_type: str) -> bool:
     return _SCREAMING_SNAKE_CASE.match(event_type) is not None
 
 
+def exact(quantity: float | Decimal) -> Quantity:
+    """A checked quantity without binary artefacts: a float is the shortest decimal that reads as it."""
+    return Decimal(repr(float(quantity))) if isinstance(quantity, float) else quantity
+
+
 def pack_event(user_id: object, event_type: object, quantity: object, metadata: object) -> bytes:
     """Check an event in full and encode it as `[user_id, event_type, quantity, metadata]`.
 
@@ -116,7 +121,7 @@ def unpack_event(payload: bytes) -> Event:
         plain = None if metadata is None else _checked_metadata(metadata)
     except (TypeError, ValueError) as error:
         raise InvalidEventError(str(error)) from None
-    return Event(user, kind, Decimal(repr(amount)) if isinstance(amount, float) else amount, plain)
+    return Event(user, kind, exact(amount), plain)
 
 
 def _checked_name(argument: str, value: object, chars_max: int) -> str:

@@ -1,0 +1,183 @@
+"""The state folder: its paths, its rights, and the locks that prove who lives.
+
+    <state_dir>/            0700 (0770 and the group's, with `group`)
+        collector.lock      held for life by the one collector; never unlinked
+        frames, control     the collector's sockets
+        journals/<id>/      one folder a producer: lock, header, segments
+        ledger/             the collector's SQLite file and its side files
+        quarantine/         what was found damaged and put aside
+
+A lock is `flock` on a file held open for life: the kernel frees it at any death, so a free lock is the
+proof of one, across containers as well, with no process ids.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+#: Names of journal folders begin so while they are built, and when they are about to be removed.
+BUILDING_PREFIX: Final = ".new-"
+LEAVING_PREFIX: Final = ".old-"
+
+LOCK_NAME: Final = "lock"
+HEADER_NAME: Final = "header"
+SEGMENT_SUFFIX: Final = ".seg"
+
+
+@dataclass(frozen=True, slots=True)
+class StateDir:
+    """Where everything is. Making one touches nothing."""
+
+    root: Path
+
+    @property
+    def journals(self) -> Path:
+        """The producers' folders."""
+        return self.root / "journals"
+
+    @property
+    def ledger(self) -> Path:
+        """The collector's own folder."""
+        return self.root / "ledger"
+
+    @property
+    def quarantine(self) -> Path:
+        """What was damaged, each under a name with the time."""
+        return self.root / "quarantine"
+
+    @property
+    def collector_lock(self) -> Path:
+        """Held by the one collector."""
+        return self.root / "collector.lock"
+
+    @property
+    def frames_socket(self) -> Path:
+        """Where couriers push frames."""
+        return self.root / "frames"
+
+    @property
+    def control_socket(self) -> Path:
+        """Where couriers and commands talk to the collector."""
+        return self.root / "control"
+
+    def prepare(self, group: str | None = None) -> None:
+        """Make the folders that are missing, closed to everybody else.
+
+        Raises:
+            OSError: When a folder can't be made.
+        """
+        for folder in (self.root, self.journals):
+            make_folder(folder, group)
+
+
+def make_folder(folder: Path, group: str | None = None) -> None:
+    """Make a folder for this user alone, or for a group as well; parents as they come.
+
+    An existing folder keeps its rights: an operator may have set them.
+    """
+    if folder.is_dir():
+        return
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700, parents=True)
+        if group is not None:
+            shutil.chown(folder, group=group)
+            # The group's bit makes new files the group's; the mode is set again past the umask.
+            folder.chmod(0o2770)
+
+
+def file_mode(group: str | None) -> int:
+    """The rights of a file in the state folder."""
+    return 0o600 if group is None else 0o660
+
+
+def try_lock(path: Path, *, create: bool = False, mode: int = 0o600) -> int | None:
+    """Take a lock file without waiting; the lock lasts until the returned descriptor is closed.
+
+    Returns:
+        The descriptor, or None when another process holds the lock, or the file was replaced or removed
+        between opening and locking (a lock on a file that no path leads to protects nothing).
+
+    Raises:
+        FileNotFoundError: When there is no such file and `create` is false.
+    """
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
+    descriptor = os.open(path, flags, mode)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    if not is_same_file(descriptor, path):
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def is_same_file(descriptor: int, path: Path) -> bool:
+    """Whether a path still leads to an open file."""
+    mine = os.fstat(descriptor)
+    try:
+        there = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether some process holds a lock file. It is taken and freed again when nobody does."""
+    try:
+        descriptor = try_lock(path)
+    except FileNotFoundError:
+        return False
+    if descriptor is None:
+        return True
+    os.close(descriptor)
+    return False
+
+
+def segment_name(base: int, nonce: str) -> str:
+    """The file name of the segment that begins at position `base`; sorts by position."""
+    return f"{base:016x}-{nonce}{SEGMENT_SUFFIX}"
+
+
+def segment_base(name: str) -> int | None:
+    """The position in a segment's file name, or None for any other file."""
+    head, dash, tail = name.partition("-")
+    if not dash or not tail.endswith(SEGMENT_SUFFIX) or len(head) != 16:
+        return None
+    try:
+        return int(head, 16)
+    except ValueError:
+        return None
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a journal's folder; a death in the middle leaves only a name that the next start removes.
+
+    Raises:
+        OSError: When it can't be removed.
+    """
+    leaving = folder.with_name(LEAVING_PREFIX + folder.name.removeprefix(LEAVING_PREFIX))
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(leaving)
+        shutil.rmtree(leaving)
+
+
+def producer_folders(journals: Path) -> Iterator[Path]:
+    """The folders of whole journals, in no order."""
+    try:
+        names = os.listdir(journals)
+    except FileNotFoundError:
+        return
+    for name in names:
+        if not name.startswith("."):
+            yield journals / name

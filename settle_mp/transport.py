@@ -1,0 +1,207 @@
+"""ZeroMQ in one place: addresses, socket options, the safe bind, and the descriptor probe.
+
+Each option that differs from libzmq's default is there because the default lost data or let strangers in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import resource
+import socket as plain_socket
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import zmq
+
+if TYPE_CHECKING:
+    from settle_mp.statedir import StateDir
+
+#: Bytes of a message at most. A frame is 128 KiB; libzmq's default has no bound.
+MESSAGE_BYTES_MAX: Final = 1024 * 1024
+#: How long a connected peer may stay silent before it is dropped, in ms; libzmq's default is 30 s.
+HANDSHAKE_MS: Final = 2_000
+#: Any name: with one set, libzmq refuses peers of protocol versions whose bytes pass as messages.
+ZAP_DOMAIN: Final = b"settle-mp"
+#: The bound of `sun_path`, less its closing zero (unix(7) on Linux; macOS has 103).
+SOCKET_PATH_BYTES_MAX: Final = 107 if os.uname().sysname == "Linux" else 103
+#: Descriptors that must be free before ZeroMQ is started: it aborts the process when it can't open one.
+PROBE_DESCRIPTORS: Final = 16
+
+
+class AddressError(ValueError):
+    """An address that can't be used. The message says why, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """The two addresses of a collector."""
+
+    frames: str
+    control: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether worker and collector see the same files."""
+        return self.frames.startswith("ipc://")
+
+
+def endpoints(state: StateDir, endpoint: str | None) -> Endpoints:
+    """The addresses for an `endpoint` setting; None means sockets in the state folder.
+
+    Raises:
+        AddressError: When the address can't be used.
+    """
+    if endpoint is None:
+        return Endpoints(_ipc(state.frames_socket), _ipc(state.control_socket))
+    if endpoint.startswith("ipc://"):
+        path = endpoint.removeprefix("ipc://")
+        return Endpoints(_ipc(Path(path)), _ipc(Path(path + ".control")))
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    if not endpoint.startswith("tcp://") or not port.isdecimal() or not 0 < int(port) < 65535:
+        msg = f"endpoint must be ipc://PATH or tcp://HOST:PORT with a port below 65535, not {endpoint!r}"
+        raise AddressError(msg)
+    if not _is_loopback(host):
+        msg = f"endpoint {endpoint!r} is not on loopback; that needs CURVE keys, which this version has not"
+        raise AddressError(msg)
+    return Endpoints(f"tcp://{host}:{port}", f"tcp://{host}:{int(port) + 1}")
+
+
+def _ipc(path: Path) -> str:
+    bytes_count = len(os.fsencode(path))
+    if bytes_count > SOCKET_PATH_BYTES_MAX:
+        msg = (
+            f"the socket path {path} has {bytes_count} bytes; the system allows {SOCKET_PATH_BYTES_MAX}. "
+            "Choose a shorter state_dir, or set endpoint to ipc:// with a short path"
+        )
+        raise AddressError(msg)
+    return f"ipc://{path}"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def push_socket(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[bytes]:
+    """A courier's socket for frames. Its queue has no bound of its own: the credit window bounds it."""
+    socket = context.socket(zmq.PUSH)
+    socket.setsockopt(zmq.SNDHWM, 0)
+    return _connected(socket, address)
+
+
+def dealer_socket(
+    context: zmq.Context[zmq.Socket[bytes]], address: str, identity: bytes
+) -> zmq.Socket[bytes]:
+    """A worker's or command's socket for control messages, known to the collector by `identity`."""
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.IDENTITY, identity)
+    return _connected(socket, address)
+
+
+def pull_socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+    """The collector's socket for frames.
+
+    No bound on the queue: with one, heartbeats disconnect a busy collector's peers and reorder what is
+    left. Each courier's credit window bounds what it may have in flight.
+    """
+    socket = context.socket(zmq.PULL)
+    socket.setsockopt(zmq.RCVHWM, 0)
+    return _guarded(socket)
+
+
+def router_socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+    """The collector's socket for control messages."""
+    socket = context.socket(zmq.ROUTER)
+    # A courier that reconnects before its old connection is known dead takes its name over.
+    socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+    return _guarded(socket)
+
+
+def _connected(socket: zmq.Socket[bytes], address: str) -> zmq.Socket[bytes]:
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
+    if address.startswith("tcp://"):
+        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.connect(address)
+    return socket
+
+
+def _guarded(socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
+    return socket
+
+
+def bind(socket: zmq.Socket[bytes], address: str) -> None:
+    """Bind, and never take a path from a live listener or a file that is none of ours.
+
+    libzmq deletes whatever stands at an ipc path, a live collector's socket and regular files alike.
+
+    Raises:
+        AddressError: When the path is in use, or is not a socket.
+    """
+    if address.startswith("ipc://"):
+        _clear(Path(address.removeprefix("ipc://")))
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        msg = f"can't listen on {address}: {error}"
+        raise AddressError(msg) from None
+
+
+def _clear(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        msg = f"{path} is not a socket and is left alone; move it away to listen there"
+        raise AddressError(msg)
+    if is_listening(path):
+        msg = f"another process listens on {path}"
+        raise AddressError(msg)
+    path.unlink(missing_ok=True)
+
+
+def is_listening(path: Path) -> bool:
+    """Whether a process accepts connections on a unix socket."""
+    with plain_socket.socket(plain_socket.AF_UNIX, plain_socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(os.fspath(path))
+        except OSError:
+            return False
+    return True
+
+
+def has_free_descriptors() -> bool:
+    """Whether ZeroMQ can be started: it aborts the process when descriptors run out."""
+    opened: list[int] = []
+    try:
+        opened.extend(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(PROBE_DESCRIPTORS))
+    except OSError:
+        return False
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+    return True
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of open files as far as the hard limit allows, and return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # macOS refuses what is above its own maximum
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return soft

@@ -1,0 +1,375 @@
+"""The courier: the one thread of a worker process, and the only owner of its ZeroMQ sockets.
+
+It cuts new journal bytes into frames, sends them over PUSH, hears acks over its DEALER control socket,
+frees what is committed, and carries flushes. When there is nothing to do it sleeps until `track()` wakes it.
+
+Rule 1: nothing is sent before the collector said from where (`Welcome`), nor beyond the credit window.
+Rule 2: when acks stay away it asks again, and goes on from where the collector says, back or forth.
+Rule 3: whatever goes wrong here is kept from the application; the journal has everything.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import os
+import random
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import zmq
+
+from settle_mp import transport
+from settle_mp.core import wire
+from settle_mp.worker import native
+from settle_mp.worker.hours import HourMarks
+from settle_mp.worker.waiter import Waiter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from settle_mp.worker.journal import Journal
+
+log = logging.getLogger("settle_mp")
+
+#: Unacked bytes that may be in flight: what bounds the collector's memory, some 15,000 events a worker.
+CREDIT_BYTES: Final = 1024 * 1024
+#: How long new bytes are gathered into one frame at first; doubles while few come, up to the second figure.
+GATHER_S: Final = 0.005
+GATHER_S_MAX: Final = 0.1
+#: A flush is asked for again so often, in case the collector that heard it is gone.
+ASK_AGAIN_S: Final = 0.5
+#: The first and the longest pause before another hello when the collector does not answer.
+HELLO_S: Final = 1.0
+HELLO_S_MAX: Final = 15.0
+#: The first sleep is short: a `track()` that looked just before we lay down does not wake us.
+FIRST_SLEEP_S: Final = 1.5
+SLEEP_S: Final = 60.0
+#: How long a goodbye on its way may take.
+GOODBYE_S: Final = 0.1
+#: Messages taken from the control socket in one turn.
+MESSAGES_MAX: Final = 256
+
+
+@dataclass(slots=True)
+class FlushRequest:
+    """A flush on its way; `answered` is called once with the collector's answer."""
+
+    ticket: int
+    position: int
+    deadline_s: float
+    answered: Callable[[wire.Flushed], None]
+    asked_s: float = float("-inf")
+
+
+class Courier:
+    """Carries one journal to the collector, from a thread of its own.
+
+    Attributes:
+        asleep: Not empty while the courier sleeps: `track()` looks at it and calls `wake`.
+        state: What a flush says when nothing else is known: connecting, welcomed, or why not.
+    """
+
+    def __init__(self, journal: Journal, endpoints: transport.Endpoints, asleep: list[bool]) -> None:
+        """Prepare; `start` starts the thread."""
+        self.asleep = asleep
+        self.state = "the collector has not answered"
+        self.is_running = False
+        self._journal = journal
+        self._endpoints = endpoints
+        self._hours = HourMarks()
+        self._flushes: dict[int, FlushRequest] = {}
+        self._requests: collections.deque[FlushRequest] = collections.deque()
+        self._wake_in, self._wake_out = os.pipe()
+        os.set_blocking(self._wake_in, False)
+        os.set_blocking(self._wake_out, False)
+        self._hand_over_until_s: float | None = None
+        self._ended: Waiter | None = None
+        self._is_welcome = False
+        self._sent = 0
+        self._gather_s = GATHER_S
+        self._lull_s = FIRST_SLEEP_S
+        self._hello_at_s = 0.0
+        self._hello_pause_s = HELLO_S
+        self._told: set[str] = set()
+        self._push: zmq.Socket[bytes]
+        self._dealer: zmq.Socket[bytes]
+
+    # --- Called from other threads ---
+
+    def start(self) -> None:
+        """Start the thread, unless it runs.
+
+        Raises:
+            RuntimeError: When the system allows none.
+        """
+        if self.is_running:
+            return
+        self.is_running = True
+        self._hand_over_until_s = None
+        self._ended = None
+        try:
+            native.start_thread(self._run)
+        except BaseException:
+            self.is_running = False
+            raise
+
+    def wake(self) -> None:
+        """End the courier's sleep."""
+        self.asleep.clear()
+        with contextlib.suppress(OSError):  # a full pipe has woken it already
+            os.write(self._wake_out, b"w")
+
+    def request(self, flush: FlushRequest) -> None:
+        """Have a flush asked for until it is answered or its deadline passes."""
+        self._requests.append(flush)
+        self.wake()
+
+    def stop(self, timeout_s: float) -> None:
+        """Hand over what is journaled, for at most `timeout_s`, then end the thread."""
+        with Waiter() as waiter:
+            self._ended = waiter
+            self._hand_over_until_s = time.monotonic() + timeout_s
+            self.wake()
+            if self.is_running:
+                waiter.wait(timeout_s + GOODBYE_S)
+
+    def let_go(self) -> None:
+        """In a forked child: close our copies of the parent's pipe. Its sockets are not ours to touch."""
+        for descriptor in (self._wake_in, self._wake_out):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        # The numbers may soon be somebody else's files.
+        self._wake_in = self._wake_out = -1
+
+    # --- The thread ---
+
+    def _run(self) -> None:
+        try:
+            while not self._is_stopping:
+                try:
+                    self._serve()
+                except Exception as error:  # noqa: BLE001  rule 3
+                    self._tell("courier_failed", logging.ERROR, f"{type(error).__name__}: {error}")
+                    self._pause(HELLO_S)
+        finally:
+            self.is_running = False
+            self.asleep.clear()
+            if self._ended is not None:
+                self._ended.notify()
+
+    @property
+    def _is_stopping(self) -> bool:
+        """Whether `stop` was called, and all is handed over or the time for it is up."""
+        until_s = self._hand_over_until_s
+        if until_s is None:
+            return False
+        return self._journal.committed >= self._journal.tail or time.monotonic() >= until_s
+
+    def _serve(self) -> None:
+        if not transport.has_free_descriptors():
+            # libzmq would abort the process; the journal can wait.
+            self._tell("courier_waits", logging.WARNING, "no free file descriptors; raise `ulimit -n`")
+            self._pause(HELLO_S)
+            return
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        try:
+            self._push = transport.push_socket(context, self._endpoints.frames)
+            self._dealer = transport.dealer_socket(context, self._endpoints.control, self._journal.producer)
+            self._is_welcome = False
+            self._hello_at_s = 0.0
+            poller = zmq.Poller()
+            poller.register(self._dealer, zmq.POLLIN)
+            poller.register(self._wake_in, zmq.POLLIN)
+            while not self._is_stopping:
+                self._turn(poller)
+            self._say(self._goodbye())
+        finally:
+            # A goodbye on its way gets a moment; nothing durable depends on it.
+            context.destroy(linger=int(GOODBYE_S * 1000))
+
+    def _turn(self, poller: zmq.Poller) -> None:
+        self._drain_wakes()
+        self._hear()
+        now_s = time.monotonic()
+        self._take_requests(now_s)
+        self._greet(now_s)
+        has_sent = self._send()
+        self._ask_flushes(now_s)
+        self._wait(poller, has_sent=has_sent)
+
+    def _wait(self, poller: zmq.Poller, *, has_sent: bool) -> None:
+        """Gather for some milliseconds while events come; sleep until woken when none do."""
+        self._gather_s = GATHER_S if has_sent else min(2 * self._gather_s, GATHER_S_MAX)
+        if self._is_welcome and self._gather_s < GATHER_S_MAX:
+            self._lull_s = FIRST_SLEEP_S
+            poller.poll(self._gather_s * 1000)
+            return
+        if self._is_welcome:
+            self.asleep.append(True)
+        try:
+            if not self._can_send() and not self._requests and not self._is_stopping:
+                poller.poll(max(1.0, self._next_duty_s() * 1000))
+        finally:
+            self.asleep.clear()
+        self._lull_s = SLEEP_S
+        self._gather_s = GATHER_S
+
+    def _next_duty_s(self) -> float:
+        """How long nothing is to be done unless something arrives."""
+        now_s = time.monotonic()
+        duties = [self._lull_s, self._hours.left_s(time.time())]
+        if not self._is_welcome or self._sent > self._journal.committed:
+            duties.append(self._hello_at_s - now_s)
+        if self._hand_over_until_s is not None:
+            duties.append(self._hand_over_until_s - now_s)
+        duties += [flush.asked_s + ASK_AGAIN_S - now_s for flush in self._flushes.values()]
+        return min(duties)
+
+    def _can_send(self) -> bool:
+        journal = self._journal
+        return (
+            self._is_welcome and self._sent < journal.tail and self._sent - journal.committed < CREDIT_BYTES
+        )
+
+    def _drain_wakes(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_in, 4096)
+
+    def _pause(self, pause_s: float) -> None:
+        """Wait before starting over; only `stop` ends it early."""
+        deadline_s = time.monotonic() + pause_s
+        poller = zmq.Poller()
+        poller.register(self._wake_in, zmq.POLLIN)
+        while not self._is_stopping and (left_s := deadline_s - time.monotonic()) > 0:
+            poller.poll(left_s * 1000)
+            self._drain_wakes()
+
+    # --- Sending ---
+
+    def _send(self) -> bool:
+        """Cut and send what is new, within the credit window. Returns whether anything went."""
+        journal = self._journal
+        self._hours.look(time.time(), journal)
+        first_sent = self._sent
+        while self._is_welcome:
+            credit = CREDIT_BYTES - (self._sent - journal.committed)
+            end = self._hours.next_end(self._sent)
+            room = min(wire.FRAME_BODY_BYTES_MAX, credit, end - self._sent)
+            base, body = journal.read(self._sent, room) if room > 0 else (0, b"")
+            if not body:
+                break
+            frame = wire.Frame(
+                producer=journal.producer,
+                first=self._sent,
+                base=base,
+                cut_s=self._hours.time_of(self._sent),
+                body=body,
+            )
+            try:
+                self._push.send(wire.encode_frame(frame), zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            self._sent = frame.last
+        return self._sent != first_sent
+
+    def _greet(self, now_s: float) -> None:
+        """Say hello while the collector has not answered, or has fallen silent over what is in flight."""
+        if self._is_welcome and self._sent <= self._journal.committed:
+            self._hello_at_s = now_s + HELLO_S
+            return
+        if now_s < self._hello_at_s:
+            return
+        self._say(
+            wire.Hello(
+                self._journal.producer,
+                self._journal.tail,
+                self._journal.header.image,
+                self._journal.is_volatile,
+            )
+        )
+        # Jitter, or every worker of a host would greet a new collector in the same moment.
+        self._hello_at_s = now_s + self._hello_pause_s * random.uniform(0.8, 1.2)  # noqa: S311
+        self._hello_pause_s = min(2 * self._hello_pause_s, HELLO_S_MAX)
+
+    def _take_requests(self, now_s: float) -> None:
+        while self._requests:
+            flush = self._requests.popleft()
+            self._flushes[flush.ticket] = flush
+            # Whoever flushes wants to know now whether the collector is there.
+            self._hello_pause_s = HELLO_S
+            self._hello_at_s = min(self._hello_at_s, now_s)
+
+    def _ask_flushes(self, now_s: float) -> None:
+        for flush in list(self._flushes.values()):
+            left_s = flush.deadline_s - now_s
+            if left_s <= -ASK_AGAIN_S:
+                del self._flushes[flush.ticket]
+            elif now_s - flush.asked_s >= ASK_AGAIN_S:
+                flush.asked_s = now_s
+                self._say(
+                    wire.Flush(self._journal.producer, flush.ticket, flush.position, _earlier(left_s))
+                )
+
+    def _goodbye(self) -> wire.Goodbye:
+        dropped = self._journal.header.dropped
+        return wire.Goodbye(
+            self._journal.producer, self._journal.tail, dropped.dropped_count, dropped.dropped_quantity
+        )
+
+    def _say(self, message: wire.Message) -> None:
+        with contextlib.suppress(zmq.Again):  # asked again later
+            self._dealer.send(wire.encode_message(message), zmq.NOBLOCK)
+
+    # --- Hearing ---
+
+    def _hear(self) -> None:
+        for _ in range(MESSAGES_MAX):
+            try:
+                data = self._dealer.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            with contextlib.suppress(wire.WireError):  # a stranger's or another version's: not ours to judge
+                self._obey(wire.decode_message(data))
+
+    def _obey(self, message: wire.Message) -> None:
+        if isinstance(message, wire.Ack):
+            self._commit(message.ledger, message.position)
+        elif isinstance(message, wire.Welcome):
+            self._is_welcome = self._commit(message.ledger, message.position)
+            self._sent = self._journal.committed
+            self.state = "" if self._is_welcome else "the collector knows another journal under this id"
+        elif isinstance(message, wire.GoBack):
+            self._sent = min(self._sent, max(message.position, self._journal.committed))
+        elif isinstance(message, wire.Refused):
+            self._is_welcome = False
+            self.state = f"the collector refuses: {message.reason}"
+            self._tell("collector_refuses", logging.ERROR, message.reason)
+        elif isinstance(message, wire.Flushed):
+            flush = self._flushes.pop(message.ticket, None)
+            if flush is not None:
+                flush.answered(message)
+        elif isinstance(message, wire.AskPosition):
+            self._say(wire.Position(self._journal.producer, message.request, self._journal.tail))
+
+    def _commit(self, ledger: bytes, position: int) -> bool:
+        is_ours = self._journal.commit(ledger, position)
+        if is_ours:
+            self._sent = max(self._sent, self._journal.committed)
+            self._hours.forget(self._journal.committed)
+            self._hello_pause_s = HELLO_S
+            self._hello_at_s = time.monotonic() + HELLO_S
+        return is_ours
+
+    def _tell(self, name: str, level: int, text: str) -> None:
+        """Log once a kind of trouble. A greenlet's lock is no place for this thread, so not under gevent."""
+        if name not in self._told and not native.is_patched():
+            self._told.add(name)
+            log.log(level, name, extra={"reason": text})
+
+
+def _earlier(left_s: float) -> float:
+    """A deadline for the collector that leaves its answer time to arrive before ours."""
+    return max(0.0, left_s - min(0.05, 0.1 * left_s))

@@ -1,0 +1,96 @@
+"""A journal's header as its producer writes it: who it is, what is committed, what was dropped."""
+
+from __future__ import annotations
+
+import collections
+import mmap
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from settle_mp.core.fold import add, number_text, parse_number
+from settle_mp.core.record import HEADER_BYTES, Identity, Slot, decode_slot, encode_identity, encode_slot
+from settle_mp.statedir import HEADER_NAME
+from settle_mp.worker import native
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from settle_mp.core.event import Quantity
+
+
+class Header:
+    """The mapped header file; plain memory for a journal without a folder."""
+
+    def __init__(self, folder: Path | None, identity: Identity, mode: int) -> None:
+        """Write and map it.
+
+        Raises:
+            OSError: When the folder can't be written.
+        """
+        self._bytes = _map_header(folder, identity, mode)
+        self.committed = Slot()
+        self.dropped = Slot()
+        self._drops: collections.deque[Quantity] = collections.deque()
+        self._lock = native.allocate_lock()
+
+    @property
+    def image(self) -> bytes:
+        """All of it as it stands now, the collector's slots included."""
+        return self._bytes[:]
+
+    @property
+    def collectors(self) -> Slot:
+        """What the collector wrote here last."""
+        return decode_slot("collector", self.image)
+
+    def commit(self, ledger: bytes, position: int, events_count: int) -> None:
+        """Note how far the collector has committed, and how many events that are by our own count."""
+        self.committed = self._write(
+            "courier", self.committed, ledger=ledger, position=position, events_count=events_count
+        )
+
+    def drop(self, quantity: Quantity) -> None:
+        """Count one event that was not taken.
+
+        Whoever holds the lock counts for all, so that a signal handler in the middle never waits.
+        """
+        self._drops.append(quantity)
+        while self._drops and self._lock.acquire(False):
+            try:
+                self._count_drops()
+            finally:
+                self._lock.release()
+
+    def _count_drops(self) -> None:
+        count, quantity = self.dropped.dropped_count, parse_number(self.dropped.dropped_quantity)
+        while self._drops:
+            quantity = add(quantity, self._drops.popleft())
+            count += 1
+        self.dropped = self._write(
+            "drops", self.dropped, dropped_count=count, dropped_quantity=number_text(quantity)
+        )
+
+    def _write(self, writer: str, slot: Slot, **changes: object) -> Slot:
+        newer = replace(slot, sequence=slot.sequence + 1, **changes)  # type: ignore[arg-type]
+        at, data = encode_slot(writer, newer)
+        self._bytes[at : at + len(data)] = data
+        return newer
+
+    def close(self) -> None:
+        """Unmap; what was written stays."""
+        if isinstance(self._bytes, mmap.mmap):
+            self._bytes.close()
+
+
+def _map_header(folder: Path | None, identity: Identity, mode: int) -> mmap.mmap | bytearray:
+    image = encode_identity(identity).ljust(HEADER_BYTES, b"\0")
+    if folder is None:
+        return bytearray(image)
+    path = folder / HEADER_NAME
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        os.pwrite(descriptor, image, 0)
+        return mmap.mmap(descriptor, HEADER_BYTES)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,333 @@
+"""One process life: its journal and courier, opened at first use and begun anew after a fork.
+
+A life is made outside of any lock, since a signal handler may call `track()` while one is being made: two
+that are made at once settle it with one atomic `dict.setdefault`, under the number of forks seen so far.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import itertools
+import logging
+import os
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING, Final
+
+from settle_mp import statedir, transport
+from settle_mp.core.record import Identity
+from settle_mp.core.wire import Flushed
+from settle_mp.worker import birth, native
+from settle_mp.worker.courier import Courier, FlushRequest
+from settle_mp.worker.journal import CLOSED, Journal, JournalFullError, Limits
+from settle_mp.worker.report import FlushReport
+from settle_mp.worker.segment import NoRoomError
+from settle_mp.worker.waiter import Waiter
+
+if TYPE_CHECKING:
+    from settle_mp.config import Settings
+    from settle_mp.core.event import Quantity
+    from settle_mp.worker.segment import Appender
+
+log = logging.getLogger("settle_mp")
+
+#: How long an ending process hands over what it has when the collector answers, in seconds. The journal
+#: keeps the rest.
+EXIT_S: Final = 0.5
+
+#: How long a kind of trouble is not logged again, in seconds.
+TELL_AGAIN_S: Final = 60.0
+#: A flush with less time than this still waits so long for an answer that is ready, in seconds.
+ASK_S_MIN: Final = 0.05
+#: What a flush with nothing new to confirm is told.
+NOTHING_WAITS: Final = Flushed(0, 0, 0, 0, "")
+
+#: One for each state folder and set of bounds, for the life of the process: a lock held by a producer
+#: that was collected as garbage could not be let go of in a forked child.
+_producers: Final[dict[tuple[object, ...], Producer]] = {}
+_tickets: Final = itertools.count(1)
+#: What a host's integration calls this process, for `status` and the logs.
+_label: list[str] = []
+
+
+def label_process(label: str) -> None:
+    """Name this process for operators, such as "gunicorn:app worker 3"; call it before the first `track()`."""
+    _label[:] = [label[:200]]
+
+
+def producer_for(settings: Settings) -> Producer:
+    """The producer that all clients with these settings share in this process."""
+    key = (
+        settings.state_dir,
+        settings.endpoint,
+        settings.group,
+        settings.key_mode,
+        settings.journal_bytes_max,
+        settings.journals_bytes_max,
+    )
+    return _producers.setdefault(key, Producer(settings))
+
+
+class _Life:
+    """What belongs to this process and to no child of it."""
+
+    def __init__(self, journal: Journal, courier: Courier | None) -> None:
+        self.pid = os.getpid()
+        self.journal = journal
+        self.courier = courier
+        self.reported_count = 0
+        self.reported_drops = 0
+
+
+class Producer:
+    """The worker's end of one state folder, shared by all clients of it in this process.
+
+    Attributes:
+        slot: A list of one: what `track()` appends with now.
+        asleep: Not empty when the next `track()` must call `wake`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Open nothing, start nothing."""
+        self.slot: list[Appender] = [CLOSED]
+        self.asleep: list[bool] = []
+        self._settings = settings
+        self._state = statedir.StateDir(settings.state_dir)
+        self._lives: dict[int, _Life] = {}
+        self._forks_count = 0
+        self._is_closed = False
+        self._tell_again_s: dict[str, float] = {}
+
+    # --- Tracking ---
+
+    def append(self, payload: bytes, quantity: Quantity) -> None:
+        """Append one event by the slow path: at first use, at a change of segments, after a fork, when full."""
+        while True:
+            life = self._life()
+            try:
+                life.journal.append(payload)
+            except NoRoomError:
+                if life.pid == os.getpid() and life is self._lives.get(self._forks_count):
+                    raise
+                self._forget_parent(life)
+            except JournalFullError as error:
+                life.journal.drop(quantity)
+                self._tell("events_dropped", logging.ERROR, str(error))
+                return
+            else:
+                return
+
+    def drop(self, quantity: Quantity, reason: str) -> None:
+        """Count an event that was not taken."""
+        self._life().journal.drop(quantity)
+        self._tell("event_refused", logging.ERROR, reason)
+
+    def wake(self) -> None:
+        """End the courier's sleep, after noting the time: what is journaled now may be adopted much later."""
+        life = self._lives.get(self._forks_count)
+        self.asleep.clear()
+        if life is not None and life.courier is not None:
+            life.journal.mark(time.time())
+            life.courier.wake()
+
+    def _life(self) -> _Life:
+        forks_count = self._forks_count
+        life = self._lives.get(forks_count)
+        if life is not None:
+            if life.pid == os.getpid():
+                return life
+            self._forget_parent(life)
+            return self._life()
+        made = self._begin()
+        winner = self._lives.setdefault(forks_count, made)
+        if winner is not made:
+            made.journal.discard()
+        appender = winner.journal.newest.appender
+        # One step, with no call in it: a signal handler that forks can't come between test and store.
+        self.slot[0] = appender if forks_count == self._forks_count else CLOSED
+        if forks_count != self._forks_count:
+            made.journal.close()
+            return self._life()
+        if winner is made:
+            self._start_courier(made)
+        return winner
+
+    def _begin(self) -> _Life:
+        journal = self._open_journal()
+        try:
+            endpoints = transport.endpoints(self._state, self._settings.endpoint)
+            return _Life(journal, Courier(journal, endpoints, self.asleep))
+        except (transport.AddressError, OSError) as error:
+            self._tell("courier_not_started", logging.ERROR, f"{error}; the collector reads the journal itself")
+            return _Life(journal, None)
+
+    def _open_journal(self) -> Journal:
+        settings = self._settings
+        identity = self._identity()
+        limits = Limits(
+            bytes_max=settings.journal_bytes_max,
+            host_bytes_max=settings.journals_bytes_max,
+            mode=statedir.file_mode(settings.group),
+        )
+        try:
+            self._state.prepare(settings.group)
+            return Journal.build(self.slot, self._state.journals, identity=identity, limits=limits)
+        except (OSError, LookupError, JournalFullError) as error:
+            self._tell(
+                "journal_not_durable",
+                logging.ERROR,
+                f"{self._state.journals}: {error}; events are kept in memory until the collector has them",
+            )
+            return Journal.in_memory(self.slot, identity=identity)
+
+    def _identity(self) -> Identity:
+        return Identity(
+            producer=b"",
+            key_mode=self._settings.key_mode,
+            name=_label[0] if _label else _process_name(),
+            host=socket.gethostname(),
+            born_s=time.time(),
+            facts={
+                "python": sys.version.split()[0],
+                "pid": str(os.getpid()),
+                "gevent": "patched" if native.is_patched() else "",
+                "uwsgi": "loaded" if "uwsgi" in sys.modules else "",
+            },
+        )
+
+    def _start_courier(self, life: _Life) -> None:
+        if life.courier is None or self._is_closed:
+            return
+        _register_exit()
+        try:
+            life.courier.start()
+        except RuntimeError as error:
+            self._tell("courier_not_started", logging.ERROR, f"{error}; the collector reads the journal itself")
+
+    # --- Forks ---
+
+    def after_fork_in_child(self) -> None:
+        """Begin anew: the parent's events stay the parent's."""
+        lives, self._lives = self._lives, {}
+        self._forks_count += 1
+        self.slot[0] = CLOSED
+        self.asleep.clear()
+        self._is_closed = False
+        for life in lives.values():
+            _let_go(life)
+
+    def _forget_parent(self, life: _Life) -> None:
+        """The same where no at-fork hook told us."""
+        if life is self._lives.get(self._forks_count):
+            self.after_fork_in_child()
+
+    # --- Flushing and ending ---
+
+    def _mine(self) -> _Life | None:
+        """This process's life, if it has begun."""
+        life = self._lives.get(self._forks_count)
+        return life if life is not None and life.pid == os.getpid() else None
+
+    @property
+    def pending_count(self) -> int:
+        """Events of this process that the collector has not committed."""
+        life = self._mine()
+        return 0 if life is None else life.journal.pending_count
+
+    def flush(self, timeout_s: float) -> FlushReport:
+        """Wait until everything tracked so far is confirmed; see `Events.flush`."""
+        life = self._mine()
+        if life is None:
+            return FlushReport(confirmed_count=0, unconfirmed_count=0)
+        position = life.journal.tail
+        scope_count = life.journal.count_to(position) - life.reported_count
+        drops_count = life.journal.header.dropped.dropped_count - life.reported_drops
+        life.reported_drops += drops_count
+        answer, reason = self._ask(life, position, timeout_s) if scope_count else (NOTHING_WAITS, "")
+        unconfirmed = min(answer.unconfirmed_count, scope_count) if answer else scope_count
+        failed = min(answer.failed_count, unconfirmed) if answer else 0
+        life.reported_count += scope_count - unconfirmed + failed
+        if drops_count:
+            reason = "; ".join(filter(None, [reason, f"{drops_count} events were dropped at a bound"]))
+        return FlushReport(
+            confirmed_count=scope_count - unconfirmed,
+            unconfirmed_count=unconfirmed + drops_count,
+            reason=reason or None,
+        )
+
+    def _ask(self, life: _Life, position: int, timeout_s: float) -> tuple[Flushed | None, str]:
+        """Ask the collector through the courier; its answer, if any, and the reason for what is unconfirmed."""
+        self._is_closed = False
+        self._start_courier(life)
+        courier = life.courier
+        if courier is None or not courier.is_running:
+            return None, "there is no way to the collector; see `settle-mp doctor`"
+        answers: list[Flushed] = []
+        with Waiter() as waiter:
+
+            def answered(answer: Flushed) -> None:
+                answers.append(answer)
+                waiter.notify()
+
+            deadline_s = time.monotonic() + timeout_s
+            courier.request(
+                FlushRequest(
+                    ticket=next(_tickets), position=position, deadline_s=deadline_s, answered=answered
+                )
+            )
+            waiter.wait(max(timeout_s, ASK_S_MIN))
+        if not answers:
+            return None, courier.state or "the collector has not answered in time"
+        return answers[0], answers[0].reason
+
+    def close(self, timeout_s: float) -> None:
+        """Hand everything to the collector, if it takes it in time, and end the courier."""
+        self._is_closed = True
+        life = self._mine()
+        if life is not None and life.courier is not None and life.courier.is_running:
+            life.courier.stop(timeout_s)
+
+    def _tell(self, name: str, level: int, reason: str) -> None:
+        """Log a kind of trouble, and again only after a while."""
+        now_s = time.monotonic()
+        if now_s >= self._tell_again_s.get(name, 0.0):
+            self._tell_again_s[name] = now_s + TELL_AGAIN_S
+            log.log(level, name, extra={"reason": reason})
+
+
+def _let_go(life: _Life) -> None:
+    life.journal.close()
+    if life.courier is not None:
+        life.courier.let_go()
+
+
+def _process_name() -> str:
+    return f"{os.path.basename(sys.argv[0] or 'python')} pid {os.getpid()}" if sys.argv else "python"
+
+
+_exits: list[int] = []
+
+
+def _register_exit() -> None:
+    if not _exits:
+        _exits.append(1)
+        atexit.register(_at_exit)
+
+
+def _at_exit() -> None:
+    # Handlers that a parent registered run in a forked child as well; a life knows whose it is.
+    for producer in list(_producers.values()):
+        with contextlib.suppress(Exception):
+            producer.close(EXIT_S)
+
+
+def _after_fork_in_child() -> None:
+    birth.close_unfinished()
+    for producer in list(_producers.values()):
+        producer.after_fork_in_child()
+
+
+# Can't be unregistered, hence one for all.
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,172 @@
+"""One segment of a journal: a file (or anonymous memory) mapped and appended to, never used twice."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import secrets
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from settle_mp.core.record import encode_mark, encode_record, segment_seed, whole_records_bytes
+from settle_mp.statedir import segment_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    #: What one append needs, in one tuple so that no thread ever pairs one segment's seed with
+    #: another's map: `write(record)`, `tell()` and the checksum seed.
+    Appender = tuple[Callable[[bytes], object], Callable[[], int], int]
+
+
+class NoRoomError(Exception):
+    """The segment can't take a record: it belongs to the parent process, or its map says so."""
+
+
+def is_foreign(error: BaseException) -> bool:
+    """Whether an error out of an append came from a signal handler or finalizer that ran within it.
+
+    What the map itself raises has no Python frame below the caller's.
+    """
+    trace = error.__traceback__
+    return trace is not None and trace.tb_next is not None and not isinstance(error, NoRoomError)
+
+
+class Segment:
+    """A map that records are appended to until it is full.
+
+    Attributes:
+        base: The journal position of the segment's first byte.
+        size: Its bytes.
+        appender: What `track()` appends with. Raises ValueError or NoRoomError once the segment is full,
+            sealed or closed.
+    """
+
+    def __init__(self, *, producer: bytes, base: int, size: int, folder: Path | None, mode: int) -> None:
+        """Allocate and map a segment, its first record the time it was made.
+
+        Args:
+            producer: The id that seeds its checksums.
+            base: Its position in the journal.
+            size: Its bytes.
+            folder: Where its file goes; None for anonymous memory.
+            mode: The file's rights.
+
+        Raises:
+            OSError: When the disk or the folder does not allow it.
+        """
+        self.base = base
+        self.size = size
+        seed = segment_seed(producer, base)
+        # Two makers of the same segment (a signal handler within a thread's change of segments) must not
+        # meet in one file, hence a name of its own for each.
+        self.name = segment_name(base, secrets.token_hex(4))
+        self._map = _anonymous_map(size) if folder is None else _file_map(folder / self.name, size, mode)
+        self._end: int | None = None
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self.appender: Appender = (self._choose_write(), self._map.tell, seed)
+        self._map.write(encode_record(encode_mark(time.time()), seed, 0))
+
+    def _choose_write(self) -> Callable[[bytes], object]:
+        if not HAS_GIL:
+            return self._write_locked
+        if "uwsgi" in sys.modules:
+            return self._write_checked
+        return self._map.write
+
+    def _write_locked(self, record: bytes) -> object:
+        with self._lock:
+            try:
+                return self._map.write(record)
+            except ValueError as error:
+                raise NoRoomError from error
+
+    def _write_checked(self, record: bytes) -> object:
+        # uWSGI forks without Python's at-fork hooks, so nothing told a child that this map is its parent's.
+        if os.getpid() != self._pid:
+            raise NoRoomError
+        try:
+            return self._map.write(record)
+        except ValueError as error:
+            raise NoRoomError from error
+
+    @property
+    def end(self) -> int:
+        """The offset behind the last record."""
+        if self._end is not None:
+            return self._end
+        at = self._map.tell()
+        # A sealed segment's own position stands at its size; its records tell where they end.
+        return at if at < self.size else whole_records_bytes(self._map[:])
+
+    @property
+    def last(self) -> int:
+        """The journal position behind the last record."""
+        return self.base + self.end
+
+    def seal(self) -> int:
+        """Let no further record in, and return the offset behind the last one.
+
+        May be interrupted anywhere and called again: each step leaves a state from which it starts over.
+        """
+        if self._end is None:
+            with self._lock:
+                before = self._map.tell()
+                self._map.seek(0, os.SEEK_END)
+            # Another thread may have appended between the two calls above.
+            start = before if before < self.size else 0
+            self._end = start + whole_records_bytes(self._map[start:])
+        return self._end
+
+    def read(self, position: int, bytes_max: int) -> bytes:
+        """Bytes from a journal position within this segment, up to its last record's end."""
+        start = position - self.base
+        return self._map[start : min(self.end, start + bytes_max)]
+
+    def close(self) -> None:
+        """Unmap. A thread that still holds the appender gets ValueError and finds the next segment."""
+        self._map.close()
+
+    def discard(self, folder: Path | None) -> None:
+        """Unmap, and remove the file."""
+        self.close()
+        if folder is not None:
+            with contextlib.suppress(OSError):
+                (folder / self.name).unlink()
+
+
+#: With a GIL `mmap.write` is one step to every thread and signal handler; without one it needs a lock.
+HAS_GIL: Final[bool] = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+def _anonymous_map(size: int) -> mmap.mmap:
+    # Private: a child's copy must never be the parent's memory.
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+def _file_map(path: Path, size: int, mode: int) -> mmap.mmap:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        # A write to a mapped page that the disk can't back is SIGBUS, so the blocks are taken first.
+        _allocate(descriptor, size)
+        return mmap.mmap(descriptor, size)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        # The map keeps a duplicate of its own.
+        os.close(descriptor)
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+        return
+    block = bytes(64 * 1024)  # macOS has no posix_fallocate; written zeros take the blocks too
+    for at in range(0, size, len(block)):
+        os.pwrite(descriptor, block[: size - at], at)
