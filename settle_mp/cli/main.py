@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from settle_mp import __version__
 from settle_mp.cli import exit_codes, logs
 from settle_mp.errors import SettingsError
+from settle_mp.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
-from settle_mp import __version__
 from settle_mp.cli import exit_codes
 from settle_mp.cli.main import main
 from settle_mp.cli.options import with_settings, with_settings_loader
+from settle_mp.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
