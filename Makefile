@@ -30,12 +30,12 @@ clean: ## remove the environment, caches and built packages
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find settle_mp tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
-# Rebuilt in place when pyproject.toml changes; "dev" holds all of "demo".
+# Rebuilt in place when pyproject.toml changes. "dev" holds all of "demo", so that make demo works offline after make test.
 $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing settle-mp[$*] and what it needs into $(VENV) (a minute or so the first time)"
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-input --editable '.[$*]' || { \
 	  echo; echo "make: pip could not install the packages above. It needs to reach PyPI or your own index (PIP_INDEX_URL)."; exit 1; }
-	@touch $@
+	@touch $@ $(if $(filter dev,$*),$(VENV)/.installed-demo)
 
 $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
