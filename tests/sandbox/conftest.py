@@ -1,0 +1,5 @@
+"""A sandbox a test."""
+
+from tests.upstreams import upstream
+
+__all__ = ["upstream"]
