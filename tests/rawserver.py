@@ -13,6 +13,7 @@ A behaviour is a function of one connection, run in a thread of its own for each
     resets_mid_body     a good head and half of the body, then RST
     closes_mid_body     the same, then an ordinary close
     garbage             bytes that are no HTTP
+    knows_no_tls        what an https:// client gets from a port that speaks plain HTTP
     answers(data)       reads the request, sends these bytes, closes
     drips(data, s)      reads the request, sends these bytes one by one, s seconds apart
 """
@@ -57,6 +58,11 @@ class RawConnection:
         while len(self.received) - len(head) - 4 < length and self._read():
             pass
         del body
+        return self.received
+
+    def read_some(self) -> bytes:
+        """Wait for bytes; what has come, at least one unless the client goes."""
+        self._read()
         return self.received
 
     def send(self, data: bytes) -> None:
@@ -198,6 +204,12 @@ def garbage(connection: RawConnection) -> None:
     """Answer with bytes that are no HTTP."""
     connection.read_request()
     connection.send(b"\x00\xff\x16\x03garbage\r\n\r\n" * 8)
+
+
+def knows_no_tls(connection: RawConnection) -> None:
+    """Answer a TLS greeting as a plain HTTP server does."""
+    connection.read_some()
+    connection.send(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
 
 
 def answers(data: bytes) -> Behaviour:
