@@ -194,8 +194,8 @@ def test_delays_grow_to_their_bound() -> None:
 @given(st.integers(0, 10**9), JITTERS)
 def test_delays_stay_in_their_bounds(count: int, jitter: float) -> None:
     """Full jitter for a retry, half for a pause, so that a pause never hammers a wrong set-up."""
-    assert 0 <= backoff_s(count, jitter=jitter) < BACKOFF_MAX_S
-    assert PAUSE_BASE_S / 2 <= pause_s(count, jitter=jitter) < PAUSE_MAX_S
+    assert 0 <= backoff_s(count, jitter=jitter) <= BACKOFF_MAX_S
+    assert PAUSE_BASE_S / 2 <= pause_s(count, jitter=jitter) <= PAUSE_MAX_S
 
 
 VERDICTS = st.builds(
