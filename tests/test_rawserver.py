@@ -87,7 +87,7 @@ def test_a_drip_outlasts_a_read_timeout() -> None:
 
 def test_tls_meets_a_server_that_knows_none() -> None:
     """An https URL on a raw server is a TLS failure while connecting."""
-    with raw_server(knows_no_tls) as raw, pytest.raises(httpx.ConnectError, match="(?i)ssl"):
+    with raw_server(knows_no_tls) as raw, pytest.raises(httpx.ConnectError, match=r"(?i)ssl"):
         _post(f"https://127.0.0.1:{raw.port}")
 
 

@@ -35,7 +35,7 @@ _PAGE: Final = resources.files("settle_mp.sandbox").joinpath("page.html").read_t
 def response(sandbox: Sandbox) -> Response:
     """Make the page as it is now."""
     body = _PAGE.replace(
-        _NOW, _overview(sandbox) + _types(sandbox) + _latest(sandbox) + _requests(sandbox), 1
+        _NOW, _overview(sandbox) + _types(sandbox) + _requests(sandbox) + _latest(sandbox), 1
     )
     headers = {
         "content-type": "text/html; charset=utf-8",
@@ -74,11 +74,11 @@ def _types(sandbox: Sandbox) -> str:
 def _latest(sandbox: Sandbox) -> str:
     rows = [
         (
-            f"<code>{_escaped(str(received_at)[11:23])}</code>",
+            f"<code>{_escaped(str(received_at)[11:19])}</code>",
             f"<code>{_escaped(user_id)}</code>",
             f"<code>{_escaped(event_type)}</code>",
             _quantity(quantity),
-            f"<code>{_escaped(_short(metadata))}</code>",
+            f'<code class="long">{_escaped(_short(metadata))}</code>',
         )
         for received_at, user_id, event_type, quantity, metadata in usage.latest_rows(
             sandbox.store, LATEST_ROWS
@@ -98,7 +98,7 @@ def _requests(sandbox: Sandbox) -> str:
     answers = _section("Answers", ("Status", "Requests"), rows, "No requests yet.", numbers_from=1)
     faults = [
         (
-            f"<code>{_escaped(_told(each['fault']))}</code>",
+            f'<code class="long">{_escaped(_told(each["fault"]))}</code>',
             "until cleared" if each["left"] is None else each["left"],
         )
         for each in sandbox.faults.standing()
@@ -145,7 +145,7 @@ def _quantity(text: Any) -> str:
 
 
 def _short(metadata: Any) -> str:
-    text = "" if metadata is None else str(metadata)
+    text = "" if metadata == "null" else str(metadata)
     return text if len(text) <= METADATA_CHARS_MAX else text[:METADATA_CHARS_MAX] + "…"
 
 
