@@ -1,26 +1,35 @@
 """The ledger: all that the collector answers for, in one SQLite file that one thread owns.
 
 Rule L1: every change is one transaction; on any error nothing of it happened.
-Rule L2: frames are stored as they came, and past a bound replaced by the sums of their windows.
-Rule L6: the highest seal's number is in a side file before anything of that seal is sent.
+Rule L3: the ledger has an id, by which journals know who took their events.
+Rule L6: the highest seal's number is in a side file before anything of that seal is sent, and a ledger that
+lags behind that file is not opened.
 """
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from settle_mp.collector.database import LedgerDamagedError, LedgerError
-from settle_mp.collector.frames import Intake, StoredFrame, StoredSum
+from settle_mp.collector import accounts, checkup, schema
+from settle_mp.collector.birth import make_ledger
+from settle_mp.collector.database import Database
+from settle_mp.collector.dead_letters import DeadLetters
+from settle_mp.collector.frames import Frames, Intake, StoredFrame, StoredSum, refuse_difference
+from settle_mp.collector.ledger_error import LedgerDamagedError, LedgerError, ledger_error
 from settle_mp.collector.outbox import Outbox
-from settle_mp.collector.roster import NewProducer, ProducerRow
+from settle_mp.collector.reserve import Reserve
+from settle_mp.collector.roster import NewProducer, ProducerRow, Roster
+from settle_mp.collector.watermark import Watermark
+from settle_mp.core.books import Amount, amount_of
+from settle_mp.core.window import hour_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from settle_mp.core.books import Amount
     from settle_mp.core.ticket import Reach, Trouble
     from settle_mp.core.window import Draft, Windows
 
@@ -36,6 +45,10 @@ __all__ = [
     "StoredFrame",
     "StoredSum",
 ]
+
+LEDGER_NAME: Final = "ledger.db"
+RESERVE_NAME: Final = "reserve"
+_ID_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +67,16 @@ class Ledger:
     remembers of the ledger and reads it again (rule L1).
     """
 
-    id: bytes
-    key_mode: str
-    outbox: Outbox
+    def __init__(self, folder: Path, database: Database, *, ledger_bytes_max: int = 0) -> None:
+        self._database = database
+        self._bytes_max = ledger_bytes_max
+        self._roster = Roster(database)
+        self._frames = Frames(database)
+        self._dead_letters = DeadLetters(database)
+        self.outbox = Outbox(database, self._roster)
+        self.id = bytes.fromhex(database.meta("id"))
+        self._watermark = Watermark(folder, database, self.id)
+        self._reserve = Reserve(folder / RESERVE_NAME)
 
     @classmethod
     def open(cls, folder: Path, *, ledger_bytes_max: int, now_s: float) -> Ledger:
@@ -66,25 +86,54 @@ class Ledger:
             LedgerDamagedError: The file can't be trusted; `lineage.open_or_replace` puts it aside.
             LedgerError: It can't be opened now (rights, space, made by another version); it stays as it is.
         """
-        raise NotImplementedError
+        path = folder / LEDGER_NAME
+        try:
+            if not path.exists():
+                checkup.refuse_lost(path)
+                make_ledger(path, os.urandom(_ID_BYTES), now_s)
+        except OSError as error:
+            raise ledger_error(error) from error
+        database = Database(path)
+        try:
+            checkup.check(database)
+            ledger = cls(folder, database, ledger_bytes_max=ledger_bytes_max)
+            ledger._take_up()
+        except BaseException:
+            database.close()
+            raise
+        return ledger
 
     @classmethod
     def open_read_only(cls, folder: Path) -> Ledger:
         """Open it for `status`: one snapshot, no checks, whether a collector runs or not."""
-        raise NotImplementedError
+        return cls(folder, Database(folder / LEDGER_NAME, is_read_only=True))
 
     def close(self) -> None:
         """Close the file; what was committed stays. May be called again."""
-        raise NotImplementedError
+        self._database.close()
 
     def reopen(self) -> None:
-        """Close and open the same file again, after COMMIT failed."""
-        raise NotImplementedError
+        """Close and open the same file again, after COMMIT failed.
+
+        Raises:
+            LedgerDamagedError: It is not the same file any more.
+        """
+        self._database.close()
+        self._database.open()
+        if self._database.meta("id") != self.id.hex():
+            raise LedgerDamagedError("another ledger took its place")
+        self._watermark.renew()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Group calls into one transaction and one fsync; an error in any of them undoes them all."""
-        yield
+        with self._database.transaction():
+            yield
+
+    @property
+    def key_mode(self) -> str:
+        """The mode of the keys that it is bound to, `test` or `live`; empty while it is bound to none."""
+        return self._database.meta("key_mode")
 
     def set_key_mode(self, key_mode: str) -> None:
         """Bind the ledger to `test` or `live` keys, once.
@@ -92,49 +141,61 @@ class Ledger:
         Raises:
             ValueError: If it is bound to another mode.
         """
-        raise NotImplementedError
+        bound = self.key_mode
+        if bound not in {"", key_mode}:
+            msg = f"key_mode must be {bound!r}, which this ledger is bound to, not {key_mode!r}"
+            raise ValueError(msg)
+        if bound != key_mode:
+            with self._database.transaction():
+                self._database.set_meta("key_mode", key_mode)
 
     # --- Producers ---
 
     def producers(self) -> dict[bytes, ProducerRow]:
         """All producers that are not forgotten."""
-        raise NotImplementedError
+        return self._roster.all()
 
     def introduce(self, producers: Iterable[NewProducer], now_s: float) -> None:
         """Make rows for producers heard of for the first time; known ones stay as they are."""
-        raise NotImplementedError
+        self._refuse_when_full(0)
+        self._roster.introduce(producers, now_s)
 
     def mark_gone(self, producers: Iterable[bytes], now_s: float) -> None:
         """Their folders went, or they said goodbye; a later commit or introduction takes it back."""
-        raise NotImplementedError
+        self._roster.mark_gone(producers, now_s)
 
     def record_dropped(self, dropped: Mapping[bytes, Amount]) -> None:
         """Take over the cumulative drops of known producers' headers."""
-        raise NotImplementedError
+        self._roster.record_dropped(dropped)
 
     def forget(self, *, gone_before_s: float) -> list[bytes]:
         """Merge producers that are sealed to their end and went before then into one row (L4).
 
+        Receipts of single hours are merged with it when they are a month older than that.
+
         Returns:
             Who was forgotten.
         """
-        raise NotImplementedError
+        self._reserve.keep()
+        with self._database.transaction():
+            accounts.merge_receipts(self._database, hour_of(gone_before_s))
+            return self._roster.forget(gone_before_s)
 
     def departed(self) -> tuple[int, Amount, Amount]:
         """How many producers were forgotten, what they committed, what they dropped."""
-        raise NotImplementedError
+        return self._roster.departed()
 
     def troubles(self) -> dict[bytes, Trouble]:
         """What producers must be told at their next flush."""
-        raise NotImplementedError
+        return self._roster.troubles()
 
     def put_troubles(self, troubles: Mapping[bytes, Trouble]) -> None:
         """Set what these producers must be told."""
-        raise NotImplementedError
+        self._roster.put_troubles(troubles)
 
     def take_trouble(self, producer: bytes) -> None:
         """The producer was told."""
-        raise NotImplementedError
+        self._roster.take_trouble(producer)
 
     # --- Events ---
 
@@ -145,24 +206,29 @@ class Ledger:
             LedgerError: `is_full` at `ledger_bytes_max` or when the disk is; also when a run does not begin
                 at its producer's position, which means that the caller's memory ran ahead.
         """
-        raise NotImplementedError
+        self._refuse_when_full(sum(len(intake.body) for intake in intakes))
+        with self._database.transaction(is_intake=True):
+            accounts.carry(self._database, "committed", self._roster.advance(intakes, now_s))
+            accounts.carry(self._database, "pending", self._frames.add(intakes))
+            self._dead_letters.add_invalid(intakes, now_s)
 
     def stored(self) -> Iterator[StoredFrame | StoredSum]:
         """What is committed and not sealed, sums first, then frames in the order in which they came."""
-        raise NotImplementedError
+        return self._frames.stored()
 
     @property
     def raw_bytes(self) -> int:
         """Bytes of the stored frames' bodies: what the next compaction would replace."""
-        raise NotImplementedError
+        return self._frames.raw_bytes
 
-    def compact(self, windows: Windows, now_s: float) -> None:
+    def compact(self, windows: Windows, now_s: float) -> None:  # noqa: ARG002  every change has its time
         """Replace the frames by the sums of their windows (L2); other hours' sums are left alone.
 
         Raises:
             LedgerError: Also when the windows do not hold what the frames and sums hold.
         """
-        raise NotImplementedError
+        with self._database.transaction():
+            self._frames.compact(windows)
 
     def seal(self, drafts: Sequence[Draft], reaches: Mapping[bytes, Reach], now_s: float) -> SealedSeal:
         """Turn all that is stored into batches, in one transaction; then say so in the side file.
@@ -172,38 +238,78 @@ class Ledger:
         Raises:
             LedgerError: Also when the drafts do not hold what the frames and sums hold.
         """
-        raise NotImplementedError
+        with self._database.transaction():
+            known = amount_of(Amount(draft.events_count, draft.quantity) for draft in drafts)
+            refuse_difference("a seal", known, self._frames.amount())
+            oldest_s = self._frames.oldest_s()
+            # First away, then anew: the pages are used again, also when the disk is full.
+            self._frames.clear()
+            self._roster.seal()
+            if not drafts:
+                return SealedSeal(number=int(self._database.meta("seal_number")), batches=())
+            start_s = now_s if oldest_s is None else oldest_s
+            number, batches = self.outbox.add_seal(drafts, reaches, start_s, now_s)
+            self._watermark.expect()
+        return SealedSeal(number=number, batches=tuple(batches))
 
     def oldest_pending_s(self) -> float | None:
         """When the oldest event was cut that is committed and not confirmed, dead or held (Unix seconds)."""
-        raise NotImplementedError
+        batch_s = self._database.value("SELECT MIN(oldest_s) FROM batches WHERE state != 'held'")
+        times = [at_s for at_s in (self._frames.oldest_s(), batch_s) if at_s is not None]
+        return min(times, default=None)
 
     # --- Books ---
 
     def totals(self) -> dict[str, Amount]:
         """The running total of `committed` and of each bucket, where it is there."""
-        raise NotImplementedError
+        totals = accounts.totals(self._database)
+        totals.pop(schema.IN_DOUBT_EVER, None)
+        return totals
 
     def books_rows(self) -> dict[str, Amount]:
         """`committed` and each bucket, added up from their own rows."""
-        raise NotImplementedError
+        return accounts.bucket_rows(self._database)
 
     def residues(self) -> list[str]:
         """What stands unexplained: the named residues, and each table that lost or gained a row."""
-        raise NotImplementedError
+        return [*accounts.residues(self._database).values(), *accounts.row_faults(self._database)]
 
     def add_residue(self, name: str, text: str, now_s: float) -> None:
         """Name something that was destroyed; the same name again replaces the text."""
-        raise NotImplementedError
+        accounts.add_residue(self._database, name, text, now_s)
 
     def in_doubt_ever(self) -> Amount:
         """What was ever in doubt, a batch once a try."""
-        raise NotImplementedError
+        return accounts.totals(self._database)[schema.IN_DOUBT_EVER]
 
     def counters(self) -> dict[str, int]:
         """Small counts that survive."""
-        raise NotImplementedError
+        return dict(self._database.select(schema.COUNTERS))
 
     def bump(self, name: str, by: int = 1) -> None:
         """Add to a small count."""
-        raise NotImplementedError
+        with self._database.transaction():
+            rows = self._database.select(schema.COUNTERS, "WHERE name = ?", (name,))
+            if rows:
+                self._database.replace(schema.COUNTERS, [(name, rows[0][1] + by)])
+            else:
+                self._database.insert(schema.COUNTERS, [(name, by)])
+
+    def _take_up(self) -> None:
+        """Compare with the side file, and be ready to write."""
+        self._watermark.compare()
+        self._watermark.write()
+        self._reserve.keep()
+        self._database.at_boundary = self._watermark.write
+        self._database.on_full = self._reserve.release
+
+    def _refuse_when_full(self, more_bytes: int) -> None:
+        """Keep intake below the bound. What empties the ledger may go above it for a while.
+
+        Raises:
+            LedgerError: With `is_full`.
+        """
+        used_bytes = self._database.used_bytes()
+        if used_bytes + more_bytes > self._bytes_max:
+            msg = f"the ledger holds {used_bytes} bytes; ledger_bytes_max is {self._bytes_max}"
+            raise LedgerError(msg, is_full=True)

@@ -7,86 +7,31 @@ Rule D3: what is sent under a new key takes the place of what was refused in one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
 
-from settle_mp.core.window import Draft, Lot
+from settle_mp.collector import accounts, schema
+from settle_mp.collector.batches import Batch, Batches, BatchRow, Origin, State
+from settle_mp.collector.dead_letters import DeadLetter, DeadLetters
+from settle_mp.collector.seals import Families, Seals
+from settle_mp.core.outcome import INTERRUPTED
+from settle_mp.core.window import _draft as join_rows
+from settle_mp.core.window import hour_of, rows_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from settle_mp.collector.database import Database
+    from settle_mp.collector.roster import Roster
     from settle_mp.core.books import Amount
-    from settle_mp.core.event import Quantity
-    from settle_mp.core.ticket import Seal, Trouble
+    from settle_mp.core.family import Family
+    from settle_mp.core.ticket import Reach, Seal, Trouble
+    from settle_mp.core.window import Draft
 
-State = Literal["ready", "attempting", "held"]
+__all__ = ["Batch", "DeadLetter", "Outbox", "State"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """A sealed batch.
-
-    Attributes:
-        id: Never used again, also not after a restart.
-        seal: The number of its seal.
-        root: The id of the batch that it was cut or keyed anew from; its own id for one as it was sealed.
-        hour: The UTC hour of its window.
-        key: Its idempotency key.
-        body: The exact bytes to send.
-        lots: The rows in `body`.
-        state: `ready` (waits for its time), `attempting` (perhaps sent), or `held` (a person decides).
-        tries: How often it was marked as attempting.
-        not_before_s: When it may be sent (Unix seconds).
-        oldest_s: The earliest cut of what is in it (Unix seconds).
-        attempted_s: When the latest try began; None before the first.
-        first_in_doubt_s: When its first try that ended in doubt began; None when there was none.
-        reason: Why it is not settled yet, after a try.
-    """
-
-    id: int
-    seal: int
-    root: int
-    hour: int
-    key: str
-    body: bytes
-    lots: tuple[Lot, ...]
-    state: State
-    tries: int
-    not_before_s: float
-    oldest_s: float
-    attempted_s: float | None
-    first_in_doubt_s: float | None
-    reason: str
-    events_count: int
-    quantity: Quantity
-
-    @property
-    def is_in_doubt(self) -> bool:
-        """Whether the upstream may have applied it."""
-        return self.first_in_doubt_s is not None
-
-    @property
-    def draft(self) -> Draft:
-        """Its content, as `core.window` cuts it."""
-        return Draft(hour=self.hour, body=self.body, lots=self.lots)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLetter:
-    """What was refused for good: one event at intake, or a batch (of one row) by the upstream.
-
-    `payload` is the packed event, or the batch's body. `producer` is empty for a batch.
-    """
-
-    id: int
-    origin: Literal["event", "batch"]
-    producer: bytes
-    hour: int
-    reason: str
-    at_s: float
-    events_count: int
-    quantity: Quantity
-    payload: bytes
+#: No batch waits longer by itself; one that would was put off before the clock was set back (seconds).
+WAIT_MAX_S: Final = 7200.0
 
 
 class Outbox:
@@ -96,43 +41,221 @@ class Outbox:
     is not there (any more) is a LookupError, a step that D1 or D2 forbids a ValueError.
     """
 
+    def __init__(self, database: Database, roster: Roster) -> None:
+        self._database = database
+        self._roster = roster
+        self._batches = Batches(database)
+        self._seals = Seals(database)
+        self._families = Families(database)
+        self._dead_letters = DeadLetters(database)
+
+    # --- Reading ---
+
     def due(self, now_s: float, limit: int) -> list[Batch]:
         """The batches that may be sent now, oldest first; one that fails its checksum is held instead."""
-        raise NotImplementedError
+        rest = "WHERE state = 'ready' AND (not_before_s <= ? OR not_before_s > ?) ORDER BY id LIMIT ?"
+        return self._batches.load_sound(rest, (now_s, now_s + WAIT_MAX_S, limit), now_s)
 
     def next_due_s(self) -> float | None:
         """When the next batch may be sent (Unix seconds); None when none waits."""
-        raise NotImplementedError
+        at_s: float | None = self._database.value(
+            "SELECT MIN(not_before_s) FROM batches WHERE state = 'ready'"
+        )
+        return at_s
+
+    def get(self, batch_id: int) -> Batch:
+        """One batch."""
+        return self._batches.load(self._batches.find(batch_id))
+
+    def held(self, limit: int = 1000) -> list[Batch]:
+        """Batches that a person decides about."""
+        return self._load("WHERE state = 'held' ORDER BY id LIMIT ?", (limit,))
+
+    def family(self, root: int) -> Family:
+        """What is known of a family; all zeros when none of it is left, or it was never divided."""
+        return self._families.get(root)
+
+    def unsettled_by_seal(self) -> dict[int, set[int]]:
+        """The batches of each seal that a flush waits for: all but the held ones."""
+        found: dict[int, set[int]] = {}
+        for number, batch_id in self._database.rows("SELECT seal, id FROM batches WHERE state != 'held'"):
+            found.setdefault(number, set()).add(batch_id)
+        return found
+
+    def seals(self) -> list[Seal]:
+        """The seals with their reaches and the batches that a flush waits for, to load at start."""
+        return self._seals.all(self.unsettled_by_seal())
+
+    def amounts(self) -> dict[State, tuple[int, Amount]]:
+        """How many batches are in each state, and what they hold; states without any are left out."""
+        sql = "SELECT state, COUNT(*) FROM batches GROUP BY state ORDER BY state"
+        return {
+            state: (count, accounts.amount_in(self._database, schema.BATCHES, f"state = '{state}'"))
+            for state, count in self._database.rows(sql)
+        }
+
+    def dead_letters(self, limit: int = 1000, *, after: int = 0) -> list[DeadLetter]:
+        """Dead letters in the order in which they came, from the id behind `after` on."""
+        return self._dead_letters.read(limit, after)
+
+    # --- What becomes of a batch ---
+
+    def add_seal(
+        self, drafts: Sequence[Draft], reaches: Mapping[bytes, Reach], oldest_s: float, now_s: float
+    ) -> tuple[int, list[int]]:
+        """Write a seal and its batches. Returns its number and theirs."""
+        number = self._database.next_number("seal_number")
+        rows = self._batches.add_many(drafts, Origin(seal=number, oldest_s=oldest_s, at_s=now_s))
+        self._seals.add(number, len(rows), reaches)
+        return number, [row.id for row in rows]
 
     def mark_attempting(self, ids: Iterable[int], now_s: float) -> None:
         """Say that these are about to be sent; call it before the first byte (D1)."""
-        raise NotImplementedError
+        with self._database.transaction():
+            for batch_id in ids:
+                row = self._batches.find(batch_id)
+                if row.state != "ready":
+                    msg = f"batch {batch_id} is {row.state} and can't be sent"
+                    raise ValueError(msg)
+                row = row._replace(
+                    state="attempting", tries=row.tries + 1, attempted_s=now_s, changed_s=now_s
+                )
+                self._batches.write(row)
 
     def recover(self, now_s: float, *, in_flight: Collection[int] = ()) -> list[Batch]:
         """Put what was being sent when we stopped in doubt (D1), except what a sender still works on."""
-        raise NotImplementedError
+        self._batches.hold_unsound_rows(now_s)
+        with self._database.transaction():
+            stopped = self._batches.select("WHERE state = 'attempting' ORDER BY id")
+            rows = [
+                self._changed(self._doubted(row), "ready", INTERRUPTED.reason, now_s)
+                for row in stopped
+                if row.id not in in_flight
+            ]
+        return [self._batches.load(row) for row in rows]
 
     def settle(self, batch_id: int, now_s: float) -> None:
         """The upstream has accepted it."""
-        raise NotImplementedError
+        with self._database.transaction():
+            row = self._batches.find(batch_id)
+            accounts.move(self._database, row.bucket, "confirmed", row.amount)
+            # By the hour of the answer, as the upstream bills.
+            accounts.receipt(self._database, "confirmed", hour_of(now_s), row.amount)
+            self._batches.remove(row)
+            self._families.settle(row)
+            self._seals.change(row.seal, by=-1)
 
     def retry(self, batch_id: int, *, at_s: float, is_in_doubt: bool, reason: str, now_s: float) -> None:
         """The same key and bytes again at `at_s`; `is_in_doubt` says how this try ended."""
-        raise NotImplementedError
+        with self._database.transaction():
+            row = self._batches.find(batch_id)
+            row = self._doubted(row) if is_in_doubt else row
+            self._changed(row._replace(not_before_s=at_s), "ready", reason, now_s)
 
     def rekey(self, batch_id: int, *, at_s: float, reason: str, now_s: float) -> Batch:
         """The same bytes under a new key (D3). Not for a batch in doubt."""
-        raise NotImplementedError
+        with self._database.transaction():
+            row = self._certain(batch_id)
+            draft = self._batches.draft(row)
+            self._batches.remove(row)
+            origin = _heir(row, row.numbers, reason, now_s, tries=row.tries, not_before_s=at_s)
+            child = self._batches.add(draft, origin)
+        return self._batches.load(child)
+
+    def divide(
+        self, batch_id: int, groups: Sequence[Sequence[int]], *, reason: str, now_s: float
+    ) -> list[Batch]:
+        """Replace it by one batch for each group of row numbers, each with a new key (D3).
+
+        Not for a batch in doubt. The groups must hold each row once.
+        """
+        with self._database.transaction():
+            row = self._certain(batch_id)
+            rows = rows_of(self._batches.draft(row))
+            if sorted(number for group in groups for number in group) != list(range(len(rows))):
+                msg = f"the groups do not hold each of the {len(rows)} rows of batch {batch_id} once"
+                raise ValueError(msg)
+            self._batches.remove(row)
+            self._families.divide(row, len(groups))
+            self._seals.change(row.seal, by=len(groups) - 1)
+            children = []
+            for group in groups:
+                origin = _heir(row, [row.numbers[number] for number in group], reason, now_s)
+                draft = join_rows(row.hour, [rows[number] for number in group])
+                children.append(self._batches.add(draft, origin))
+        return [self._batches.load(child) for child in children]
 
     def split(self, batch_id: int, cuts: Iterable[int], *, reason: str, now_s: float) -> list[Batch]:
-        """Cut it before the given row numbers; each piece has a key of its own (D3). Not for one in doubt."""
-        raise NotImplementedError
+        """Cut it before the given row numbers; see `divide`."""
+        rows_count = self._batches.find(batch_id).rows_count
+        bounds = sorted({0, rows_count, *(cut for cut in cuts if 0 < cut < rows_count)})
+        groups = [range(start, end) for start, end in pairwise(bounds)]
+        return self.divide(batch_id, groups, reason=reason, now_s=now_s)
+
+    def suspect(self, batch_id: int, *, reason: str, now_s: float) -> None:
+        """Put a refused row aside until its family decides. Not for a batch in doubt."""
+        with self._database.transaction():
+            row = self._certain(batch_id)
+            if row.state != "suspect":
+                self._families.suspect(row)
+                self._changed(row, "suspect", reason, now_s)
+
+    def suspects(self, root: int) -> list[Batch]:
+        """A family's refused rows, in their old order."""
+        return [self._batches.load(row) for row in self._suspects(root)]
+
+    def regroup(self, root: int, *, at_s: float, reason: str, now_s: float) -> tuple[list[int], Batch]:
+        """Put a family's suspects together as a new root with a new key (D3).
+
+        Returns:
+            The ids of the suspects, which are gone, and the new batch.
+
+        Raises:
+            LookupError: The family has no suspects.
+        """
+        with self._database.transaction():
+            suspects = self._suspects(root)
+            if not suspects:
+                msg = f"family {root} has no suspects"
+                raise LookupError(msg)
+            rows = [each for row in suspects for each in rows_of(self._batches.draft(row))]
+            for row in suspects:
+                self._batches.remove(row)
+            first = suspects[0]
+            origin = Origin(
+                seal=first.seal,
+                oldest_s=min(row.oldest_s for row in suspects),
+                at_s=now_s,
+                not_before_s=at_s,
+                reason=reason,
+            )
+            new = self._batches.add(join_rows(first.hour, rows), origin)
+            self._families.regroup(root, new)
+            self._seals.change(first.seal, by=1 - len(suspects))
+        return [row.id for row in suspects], self._batches.load(new)
 
     def dead_letter(
         self, batch_id: int, *, reason: str, now_s: float, troubles: Mapping[bytes, Trouble] | None = None
     ) -> None:
         """The upstream refused it for good. Not for a batch in doubt."""
-        raise NotImplementedError
+        with self._database.transaction():
+            self._bury(self._certain(batch_id), reason, now_s)
+            self._roster.put_troubles(troubles or {})
+
+    def dead_letter_suspects(
+        self, root: int, *, now_s: float, troubles: Mapping[bytes, Trouble] | None = None
+    ) -> list[int]:
+        """Dead-letter each suspect of a family with the reason of its own refusal.
+
+        Returns:
+            The ids of the suspects; none when there were none.
+        """
+        with self._database.transaction():
+            rows = self._suspects(root)
+            for row in rows:
+                self._bury(row, row.reason, now_s)
+            self._roster.put_troubles(troubles or {})
+        return [row.id for row in rows]
 
     def hold(
         self,
@@ -144,28 +267,69 @@ class Outbox:
         troubles: Mapping[bytes, Trouble] | None = None,
     ) -> None:
         """A person decides; `is_in_doubt` says how the last try ended, where it was one."""
-        raise NotImplementedError
+        with self._database.transaction():
+            row = self._batches.find(batch_id)
+            row = self._doubted(row) if is_in_doubt else row
+            if row.state != "held":
+                self._families.hold(row)
+                self._seals.change(row.seal, failed_count=row.events)
+            self._changed(row, "held", reason, now_s)
+            self._roster.put_troubles(troubles or {})
 
-    def get(self, batch_id: int) -> Batch:
-        """One batch."""
-        raise NotImplementedError
+    def _load(self, rest: str, values: Iterable[object]) -> list[Batch]:
+        return [self._batches.load(row) for row in self._batches.select(rest, values)]
 
-    def held(self, limit: int = 1000) -> list[Batch]:
-        """Batches that a person decides about."""
-        raise NotImplementedError
+    def _suspects(self, root: int) -> list[BatchRow]:
+        rows = self._batches.select("WHERE state = 'suspect' AND root = ?", (root,))
+        return sorted(rows, key=lambda row: row.numbers[0])
 
-    def dead_letters(self, limit: int = 1000, *, after: int = 0) -> list[DeadLetter]:
-        """Dead letters in the order in which they came, from the id behind `after` on."""
-        raise NotImplementedError
+    def _certain(self, batch_id: int) -> BatchRow:
+        row = self._batches.find(batch_id)
+        if row.first_in_doubt_s is not None:
+            msg = f"batch {batch_id} was in doubt: it may only be sent again as it is, or be held"
+            raise ValueError(msg)
+        return row
 
-    def unsettled_by_seal(self) -> dict[int, set[int]]:
-        """The batches of each seal that a flush waits for: all but the held ones."""
-        raise NotImplementedError
+    def _doubted(self, row: BatchRow) -> BatchRow:
+        """Carry one more try that ended in doubt. The batch's row is for the caller to write."""
+        if row.attempted_s is None:
+            msg = f"batch {row.id} was never marked as attempting, and can't be in doubt"
+            raise ValueError(msg)
+        accounts.carry(self._database, schema.IN_DOUBT_EVER, row.amount)
+        if row.first_in_doubt_s is not None:
+            return row
+        accounts.move(self._database, "pending", "in_doubt", row.amount)
+        return row._replace(first_in_doubt_s=row.attempted_s)
 
-    def seals(self) -> list[Seal]:
-        """The seals with their reaches and the batches that a flush waits for, to load at start."""
-        raise NotImplementedError
+    def _changed(self, row: BatchRow, state: State, reason: str, now_s: float) -> BatchRow:
+        row = row._replace(state=state, reason=schema.plain_text(reason), changed_s=now_s)
+        self._batches.write(row)
+        return row
 
-    def amounts(self) -> dict[State, tuple[int, Amount]]:
-        """How many batches are in each state, and what they hold."""
-        raise NotImplementedError
+    def _bury(self, row: BatchRow, reason: str, now_s: float) -> None:
+        self._dead_letters.add_batch(row, self._batches.load(row).body, reason, now_s)
+        self._batches.remove(row)
+        self._families.leave(row.root)
+        self._seals.change(row.seal, by=-1, failed_count=row.events)
+
+
+def _heir(
+    row: BatchRow,
+    numbers: Sequence[int],
+    reason: str,
+    now_s: float,
+    *,
+    tries: int = 0,
+    not_before_s: float = 0.0,
+) -> Origin:
+    """What a batch that takes the place of another one, or of a part of it, takes over."""
+    return Origin(
+        seal=row.seal,
+        oldest_s=row.oldest_s,
+        root=row.root,
+        numbers=numbers,
+        at_s=now_s,
+        tries=tries,
+        not_before_s=not_before_s,
+        reason=reason,
+    )

@@ -1,0 +1,50 @@
+"""What must hold of a ledger's file before anything in it is believed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from settle_mp.collector import accounts, schema, sidefile
+from settle_mp.collector.birth import COMPANIONS
+from settle_mp.collector.ledger_error import LedgerDamagedError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from settle_mp.collector.database import Database
+
+#: A bad row of these does not spoil the ledger: the outbox holds that one batch back.
+_FORGIVEN = (schema.BATCHES, schema.BODIES)
+
+
+def check(database: Database) -> None:
+    """Read the whole file.
+
+    Raises:
+        LedgerDamagedError: It is not as it was written.
+    """
+    found = database.value("PRAGMA quick_check(1)")
+    if found != "ok":
+        msg = f"SQLite finds {found}"
+        raise LedgerDamagedError(msg)
+    for table in schema.TABLES:
+        if table not in _FORGIVEN and not database.is_sound(table):
+            msg = f"a row of {table.name} fails its check"
+            raise LedgerDamagedError(msg)
+    missing = accounts.missing_rows(database)
+    if missing:
+        raise LedgerDamagedError(missing[0])
+
+
+def refuse_lost(path: Path) -> None:
+    """Make sure that a ledger that is not there never was.
+
+    Raises:
+        LedgerDamagedError: It was lost. A log that lay around would become part of the next one as well.
+    """
+    mark = sidefile.read_mark(path.parent)
+    if mark is not None and mark.ledger not in sidefile.aside_ids(path.parent):
+        msg = f"the file of ledger {mark.ledger.hex()} is gone"
+        raise LedgerDamagedError(msg)
+    if any(path.with_name(path.name + suffix).exists() for suffix in COMPANIONS):
+        raise LedgerDamagedError("its file is gone, and its log is left")
