@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -31,6 +32,7 @@ LEAVING_PREFIX: Final = ".old-"
 LOCK_NAME: Final = "lock"
 HEADER_NAME: Final = "header"
 SEGMENT_SUFFIX: Final = ".seg"
+_SEGMENT_NAME: Final = re.compile(r"([0-9a-f]{16})-([0-9a-f]{1,8})-[0-9a-f]+\.seg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,20 +146,15 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def segment_name(base: int, nonce: str) -> str:
-    """The file name of the segment that begins at position `base`; sorts by position."""
-    return f"{base:016x}-{nonce}{SEGMENT_SUFFIX}"
+def segment_name(base: int, size: int, nonce: str) -> str:
+    """The file name of a segment of `size` bytes that begins at position `base`; sorts by position."""
+    return f"{base:016x}-{size:x}-{nonce}{SEGMENT_SUFFIX}"
 
 
-def segment_base(name: str) -> int | None:
-    """The position in a segment's file name, or None for any other file."""
-    head, dash, tail = name.partition("-")
-    if not dash or not tail.endswith(SEGMENT_SUFFIX) or len(head) != 16:
-        return None
-    try:
-        return int(head, 16)
-    except ValueError:
-        return None
+def parse_segment_name(name: str) -> tuple[int, int] | None:
+    """Base and size in a segment's file name, or None for any other file."""
+    match = _SEGMENT_NAME.fullmatch(name)
+    return None if match is None else (int(match[1], 16), int(match[2], 16))
 
 
 def remove_folder(folder: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from settle_mp.collector import schema
 from settle_mp.collector.ledger_error import LedgerError
 from settle_mp.core.books import Amount, amount_of
-from settle_mp.core.fold import number_text, parse_number
+from settle_mp.core.fold import add, number_text, parse_number
 from settle_mp.core.ticket import Trouble
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from settle_mp.collector.database import Database
     from settle_mp.collector.frames import Intake
+    from settle_mp.core.event import Quantity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,41 @@ class ProducerRow:
         return self.events.events - self.sealed_events_count
 
 
+class _Advance:
+    """How far the runs of one commit bring one producer."""
+
+    def __init__(self, row: ProducerRow | None) -> None:
+        self._row = row
+        self._position = -1 if row is None else row.position
+        self._invalid_count = self._events_count = 0
+        self._quantity: Quantity = 0
+
+    def add(self, intake: Intake) -> None:
+        if self._position != intake.first or intake.last < intake.first:
+            at = "nowhere" if self._row is None else self._position
+            msg = f"a run from {intake.first} to {intake.last} of a producer that stands at {at}"
+            raise LedgerError(msg)
+        self._position = intake.last
+        self._invalid_count += len(intake.invalid)
+        self._events_count += intake.events_count
+        self._quantity = add(self._quantity, intake.quantity)
+
+    @property
+    def amount(self) -> Amount:
+        return Amount(self._events_count + self._invalid_count, self._quantity)
+
+    def result(self, now_s: float) -> ProducerRow:
+        assert self._row is not None  # noqa: S101  add() has refused the run of a producer that is unknown
+        return replace(
+            self._row,
+            position=self._position,
+            events=self._row.events + self.amount,
+            sealed_events_count=self._row.sealed_events_count + self._invalid_count,
+            seen_s=now_s,
+            gone_s=None,
+        )
+
+
 class Roster:
     """The tables of producers and of what they must be told."""
 
@@ -104,27 +140,14 @@ class Roster:
 
     def advance(self, intakes: Sequence[Intake], now_s: float) -> Amount:
         """Move producers to the ends of their intakes. Returns what was committed with it."""
-        rows: dict[bytes, ProducerRow] = {}
-        committed = Amount()
+        advances: dict[bytes, _Advance] = {}
         for intake in intakes:
-            row = rows.get(intake.producer) or self._find(intake.producer)
-            if row is None or row.position != intake.first or intake.last < intake.first:
-                at = "nowhere" if row is None else row.position
-                msg = f"a run from {intake.first} to {intake.last} of a producer that stands at {at}"
-                raise LedgerError(msg)
-            invalid_count = len(intake.invalid)
-            amount = Amount(intake.events_count + invalid_count, intake.quantity)
-            committed += amount
-            rows[intake.producer] = replace(
-                row,
-                position=intake.last,
-                events=row.events + amount,
-                sealed_events_count=row.sealed_events_count + invalid_count,
-                seen_s=now_s,
-                gone_s=None,
-            )
-        self._write(rows.values())
-        return committed
+            advance = advances.get(intake.producer)
+            if advance is None:
+                advance = advances[intake.producer] = _Advance(self._find(intake.producer))
+            advance.add(intake)
+        self._write(advance.result(now_s) for advance in advances.values())
+        return amount_of(advance.amount for advance in advances.values())
 
     def seal(self) -> None:
         """Everything that is committed is sealed."""

@@ -196,10 +196,10 @@ class AskPosition:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """Collector: I am here."""
+    """Collector: I am here; `report` is JSON on what only the running collector knows, for `status`."""
 
     ledger: bytes
-    pid: int
+    report: str
 
 
 Message = (

@@ -52,7 +52,9 @@ class Events:
         """Use `Settle().events`."""
         self._is_disabled = settings.disabled
         self._producer = producer_for(settings)
-        self.track = _disabled_track if settings.disabled else _make_track(self._producer, settings.on_invalid)
+        self.track = (
+            _disabled_track if settings.disabled else _make_track(self._producer, settings.on_invalid)
+        )
 
     def flush(self, timeout: float = 5.0) -> FlushReport:
         """Wait until the upstream has accepted everything tracked so far in this process.
@@ -202,7 +204,7 @@ def _make_slow_track(
             return
         if type(event_type) is str and len(known_types) < KNOWN_TYPES_MAX:
             known_types.add(event_type)
-        producer.append(payload, exact(quantity))  # type: ignore[arg-type]  pack_event has checked it
+        producer.append(payload, exact(quantity))  # type: ignore[arg-type]
 
     return track_slowly
 

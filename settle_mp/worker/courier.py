@@ -205,13 +205,13 @@ class Courier:
         self._gather_s = GATHER_S if has_sent else min(2 * self._gather_s, GATHER_S_MAX)
         if self._is_welcome and self._gather_s < GATHER_S_MAX:
             self._lull_s = FIRST_SLEEP_S
-            poller.poll(self._gather_s * 1000)
+            poller.poll(int(self._gather_s * 1000))
             return
         if self._is_welcome:
             self.asleep.append(True)
         try:
             if not self._can_send() and not self._requests and not self._is_stopping:
-                poller.poll(max(1.0, self._next_duty_s() * 1000))
+                poller.poll(max(1, int(self._next_duty_s() * 1000)))
         finally:
             self.asleep.clear()
         self._lull_s = SLEEP_S
@@ -244,7 +244,7 @@ class Courier:
         poller = zmq.Poller()
         poller.register(self._wake_in, zmq.POLLIN)
         while not self._is_stopping and (left_s := deadline_s - time.monotonic()) > 0:
-            poller.poll(left_s * 1000)
+            poller.poll(int(left_s * 1000) + 1)
             self._drain_wakes()
 
     # --- Sending ---
@@ -309,9 +309,7 @@ class Courier:
                 del self._flushes[flush.ticket]
             elif now_s - flush.asked_s >= ASK_AGAIN_S:
                 flush.asked_s = now_s
-                self._say(
-                    wire.Flush(self._journal.producer, flush.ticket, flush.position, _earlier(left_s))
-                )
+                self._say(wire.Flush(self._journal.producer, flush.ticket, flush.position, _earlier(left_s)))
 
     def _goodbye(self) -> wire.Goodbye:
         dropped = self._journal.header.dropped

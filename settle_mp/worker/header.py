@@ -37,7 +37,7 @@ class Header:
     @property
     def image(self) -> bytes:
         """All of it as it stands now, the collector's slots included."""
-        return self._bytes[:]
+        return bytes(self._bytes[:])
 
     @property
     def collectors(self) -> Slot:

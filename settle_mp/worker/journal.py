@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from settle_mp import statedir
@@ -23,6 +23,7 @@ from settle_mp.core.record import (
 )
 from settle_mp.worker import birth, native
 from settle_mp.worker.header import Header
+from settle_mp.worker.room import JournalFullError, Limits, check_room
 from settle_mp.worker.segment import NoRoomError, Segment, is_foreign
 
 if TYPE_CHECKING:
@@ -38,21 +39,6 @@ SEGMENT_BYTES_MIN: Final = 64 * 1024
 SEGMENT_BYTES_MAX: Final = 4 * 1024 * 1024
 #: Bytes that unshipped events may take in memory where the folder can't be written.
 VOLATILE_BYTES_MAX: Final = 4 * 1024 * 1024
-#: Bytes left free on the disk: the ledger must be able to shrink on a disk that the journals have filled.
-RESERVE_BYTES: Final = 16 * 1024 * 1024
-
-
-class JournalFullError(Exception):
-    """A bound was reached; the message names it. The event at hand is dropped and counted."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a journal may take: bytes of its own, bytes of all on the host, and its files' rights."""
-
-    bytes_max: int
-    host_bytes_max: int
-    mode: int
 
 
 def _closed(*_: object) -> int:
@@ -73,7 +59,13 @@ class Journal:
     """
 
     def __init__(
-        self, slot: list[Appender], *, identity: Identity, folder: Path | None, lock: int | None, limits: Limits
+        self,
+        slot: list[Appender],
+        *,
+        identity: Identity,
+        folder: Path | None,
+        lock: int | None,
+        limits: Limits,
     ) -> None:
         """Make header and first segment in a folder; see `build` and `in_memory`.
 
@@ -332,39 +324,9 @@ class Journal:
             os.close(self._lock)
             self._lock = None
 
-
     def discard(self) -> None:
         """Close a journal that nothing was appended to, and remove its folder."""
         self.close()
         if self._folder is not None:
             with contextlib.suppress(OSError):
                 statedir.remove_folder(self._folder)
-
-
-def check_room(journals: Path, wanted: int, limits: Limits) -> None:
-    """Check a disk and a host's journals for `wanted` more bytes.
-
-    Raises:
-        JournalFullError: When there is no room.
-    """
-    free = os.statvfs(journals)
-    if free.f_bavail * free.f_frsize < wanted + RESERVE_BYTES:
-        msg = f"the disk of {journals} has less than {wanted + RESERVE_BYTES:,} bytes left"
-        raise JournalFullError(msg)
-    names = os.listdir(journals)
-    # Adding up every journal's files is slow on a busy host, and needless while even full ones fit.
-    if len(names) * limits.bytes_max <= limits.host_bytes_max:
-        return
-    if wanted + _allocated_bytes(journals, names) > limits.host_bytes_max:
-        msg = f"journals_bytes_max ({limits.host_bytes_max:,} bytes) is reached"
-        raise JournalFullError(msg)
-
-
-def _allocated_bytes(journals: Path, names: list[str]) -> int:
-    total = 0
-    for name in names:
-        with contextlib.suppress(OSError), os.scandir(journals / name) as entries:
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    total += entry.stat(follow_symlinks=False).st_size
-    return total

@@ -21,8 +21,9 @@ from settle_mp.core.record import Identity
 from settle_mp.core.wire import Flushed
 from settle_mp.worker import birth, native
 from settle_mp.worker.courier import Courier, FlushRequest
-from settle_mp.worker.journal import CLOSED, Journal, JournalFullError, Limits
+from settle_mp.worker.journal import CLOSED, Journal
 from settle_mp.worker.report import FlushReport
+from settle_mp.worker.room import JournalFullError, Limits
 from settle_mp.worker.segment import NoRoomError
 from settle_mp.worker.waiter import Waiter
 
@@ -160,7 +161,9 @@ class Producer:
             endpoints = transport.endpoints(self._state, self._settings.endpoint)
             return _Life(journal, Courier(journal, endpoints, self.asleep))
         except (transport.AddressError, OSError) as error:
-            self._tell("courier_not_started", logging.ERROR, f"{error}; the collector reads the journal itself")
+            self._tell(
+                "courier_not_started", logging.ERROR, f"{error}; the collector reads the journal itself"
+            )
             return _Life(journal, None)
 
     def _open_journal(self) -> Journal:
@@ -204,7 +207,9 @@ class Producer:
         try:
             life.courier.start()
         except RuntimeError as error:
-            self._tell("courier_not_started", logging.ERROR, f"{error}; the collector reads the journal itself")
+            self._tell(
+                "courier_not_started", logging.ERROR, f"{error}; the collector reads the journal itself"
+            )
 
     # --- Forks ---
 

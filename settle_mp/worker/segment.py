@@ -64,7 +64,7 @@ class Segment:
         seed = segment_seed(producer, base)
         # Two makers of the same segment (a signal handler within a thread's change of segments) must not
         # meet in one file, hence a name of its own for each.
-        self.name = segment_name(base, secrets.token_hex(4))
+        self.name = segment_name(base, size, secrets.token_hex(4))
         self._map = _anonymous_map(size) if folder is None else _file_map(folder / self.name, size, mode)
         self._end: int | None = None
         self._lock = threading.RLock()

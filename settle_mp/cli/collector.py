@@ -1,0 +1,44 @@
+"""`settle-mp collector`: runs the collector in the foreground."""
+
+from __future__ import annotations
+
+import click
+
+from settle_mp.cli import exit_codes
+from settle_mp.cli.options import SettingsLoader, with_settings_loader
+from settle_mp.collector.ledger import LedgerError
+from settle_mp.collector.service import Collector
+from settle_mp.collector.startup import AlreadyRunningError, open_collector
+from settle_mp.transport import AddressError
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  SETTLESETTLE_API_KEY_FILE=/etc/settle-mp/key settle-mp collector\n"
+    "  settle-mp collector --state-dir /var/lib/settle-mp\n"
+    "  settle-mp collector --drain-timeout 20    (on a host whose disk dies with it)\n\n"
+    "\b\nSignals: SIGTERM and SIGINT end it in good order, twice at once; SIGHUP reads settings and key again.\n"
+    "\b\nExit codes: 0 ended as asked, 75 another collector has the state folder, 78 a setting can't be used,\n"
+    "1 anything else."
+)
+@with_settings_loader
+@click.option(
+    "--drain-timeout",
+    "drain_timeout_s",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="S",
+    help="Before ending, ship what can be shipped for up to S seconds.  [default: 0, as the state folder keeps it]",
+)
+def collector(load_settings: SettingsLoader, *, drain_timeout_s: float) -> int:
+    """Collect the events of this host's workers and ship them upstream, until SIGTERM or Ctrl-C."""
+    try:
+        opened = open_collector(load_settings())
+        Collector(opened, drain_timeout_s=drain_timeout_s, reload_settings=load_settings).run()
+    except AlreadyRunningError as error:
+        click.echo(f"settle-mp: {error}; it goes on, this one ends", err=True)
+        return exit_codes.ALREADY_RUNNING
+    except (AddressError, LedgerError, OSError) as error:
+        click.echo(f"settle-mp: {error}", err=True)
+        return exit_codes.FAILED
+    return exit_codes.OK

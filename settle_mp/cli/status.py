@@ -1,0 +1,72 @@
+"""`settle-mp status`: the books."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from settle_mp.cli import exit_codes
+from settle_mp.cli.options import with_settings
+from settle_mp.collector.ledger import LedgerError
+from settle_mp.collector.status import read_status
+from settle_mp.config import Settings
+
+if TYPE_CHECKING:
+    from settle_mp.collector.status import Report
+
+
+@click.command(
+    epilog="\b\nExamples:\n  settle-mp status\n  settle-mp status --json | jq .events.pending\n\n"
+    "\b\nExit codes: 0 the books balance, 1 they don't (what is wrong is named)."
+)
+@with_settings
+@click.option(
+    "--json", "is_json", is_flag=True, help="As one JSON object; quantities are exact decimal strings."
+)
+def status(settings: Settings, *, is_json: bool) -> int:
+    """Show what was tracked and what became of it. Reads the files, so it works with no collector, too."""
+    try:
+        report = read_status(settings)
+    except LedgerError as error:
+        click.echo(f"settle-mp: the ledger can't be read: {error}", err=True)
+        return exit_codes.FAILED
+    if is_json:
+        click.echo(json.dumps(report.json, indent=2))
+    else:
+        _show(report)
+    return exit_codes.OK if report.is_balanced else exit_codes.FAILED
+
+
+def _show(report: Report) -> None:
+    shown = report.json
+    width = max(len(text) for text in ["quantity", *shown["quantity"].values()])
+    click.echo(f"{'':<15}{'events':>12}  {'quantity':>{width}}")
+    for name, count in shown["events"].items():
+        click.echo(f"{name.replace('_', ' '):<15}{count:>12}  {shown['quantity'][name]:>{width}}")
+    click.echo()
+    _lines(shown)
+    for note in report.notes:
+        click.echo(f"waiting: {note}")
+    if report.is_balanced:
+        click.echo("The books balance.")
+        return
+    click.echo("THE BOOKS DO NOT BALANCE:")
+    for fault in report.faults:
+        click.echo(f"  - {fault}")
+
+
+def _lines(shown: dict[str, Any]) -> None:
+    upstream = shown["upstream"]
+    error = f" ({upstream['last_error']})" if upstream["last_error"] else ""
+    click.echo(f"collector: {shown['collector']['state']}")
+    click.echo(
+        f"upstream:  {upstream['state']}{error}, {upstream['requests_count']} requests, "
+        f"{upstream['retries_count']} retries"
+    )
+    click.echo(f"workers:   {shown['producers_count']}" + ("" if shown["durable"] else ", some not durable"))
+    if shown["oldest_pending_age_s"]:
+        click.echo(f"oldest pending event: {shown['oldest_pending_age_s']:.1f} s")
+    if shown["in_doubt_ever"]["events"]:
+        click.echo(f"ever in doubt: {shown['in_doubt_ever']['events']} events")

@@ -1,0 +1,245 @@
+"""Adoption: the collector reads journals itself where no courier brings them.
+
+That is, what the dead left, and what live producers wrote whose courier is silent (uWSGI without threads, a
+child that no hook reached). A free lock is the proof of death; it is held while the journal is read to its
+end and committed, and only then the folder goes.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from settle_mp import statedir
+from settle_mp.collector import journals
+from settle_mp.collector.reading import read_journal
+from settle_mp.core.books import Amount
+from settle_mp.core.fold import parse_number
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from settle_mp.collector.reading import Reading
+    from settle_mp.collector.reception import Reception
+    from settle_mp.collector.state import State
+
+log = logging.getLogger("settle_mp")
+
+#: How often the journals are looked through, in seconds.
+SCAN_S: Final = 1.0
+#: How long the bytes of a live producer may lie there before the collector takes them itself, in seconds.
+SILENT_S: Final = 2.0
+#: How old a folder under construction must be to be taken for abandoned, in seconds.
+ABANDONED_S: Final = 60.0
+#: Journals and bytes of one turn of the loop at most.
+TURN_JOURNALS_MAX: Final = 256
+TURN_BYTES_MAX: Final = 4 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Estate:
+    """A dead producer's journal, locked by us, to be removed once it is committed up to `position`."""
+
+    folder: Path
+    lock: int
+    position: int
+    dropped: Amount
+
+
+class Adoption:
+    """Looks through the journals, a bounded piece in each turn of the loop."""
+
+    def __init__(self, state: State, reception: Reception, state_dir: statedir.StateDir) -> None:
+        """Begin with a look at everything."""
+        self._state = state
+        self._reception = reception
+        self._dir = state_dir
+        self._todo: collections.deque[Path] = collections.deque()
+        self._next_scan_s = float("-inf")
+        self._estates: dict[bytes, Estate] = {}
+        self._lying: dict[bytes, tuple[int, float]] = {}
+        self.adopted_count = 0
+        #: While a host-wide flush waits, live journals are read without waiting for their couriers.
+        self.is_urgent = False
+
+    def scan_soon(self) -> None:
+        """Look again at once: somebody said goodbye, or a flush needs to know."""
+        self._next_scan_s = float("-inf")
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether journals of the present scan wait to be looked at."""
+        return bool(self._todo) or bool(self._estates)
+
+    def left_s(self, now_s: float) -> float:
+        """How long nothing is to be done here."""
+        return 0.0 if self._todo else max(0.0, self._next_scan_s - now_s)
+
+    def turn(self, now_s: float) -> None:
+        """Look at some journals; what they hold goes to the reception.
+
+        Args:
+            now_s: Monotonic seconds.
+        """
+        if not self._todo and now_s >= self._next_scan_s:
+            self._next_scan_s = now_s + SCAN_S
+            self._sweep()
+            self._todo.extend(statedir.producer_folders(self._dir.journals))
+        for _ in range(TURN_JOURNALS_MAX):
+            if not self._todo or self._reception.gathered_bytes >= TURN_BYTES_MAX:
+                return
+            folder = self._todo.popleft()
+            with contextlib.suppress(FileNotFoundError):
+                self._look(folder, now_s)
+
+    def _look(self, folder: Path, now_s: float) -> None:
+        try:
+            producer = bytes.fromhex(folder.name)
+        except ValueError:
+            return
+        if producer in self._estates or len(producer) != 16:
+            return
+        lock = statedir.try_lock(folder / statedir.LOCK_NAME)
+        if lock is None:
+            self._look_at_live(producer, folder, now_s)
+            return
+        try:
+            self._take_over(producer, folder, lock)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    # --- The dead ---
+
+    def _take_over(self, producer: bytes, folder: Path, lock: int) -> None:
+        header = journals.read_header(folder)
+        if self._reception.greet(producer, header, is_volatile=False):
+            os.close(lock)
+            return
+        reading = self._read(producer, folder, is_dead=True)
+        dropped = Amount(header.drops.dropped_count, parse_number(header.drops.dropped_quantity))
+        self._estates[producer] = Estate(folder, lock, reading.position, dropped)
+        self.adopted_count += 1
+
+    def settle_estates(self) -> None:
+        """Remove the folders of the dead whose journals are committed to their ends.
+
+        Raises:
+            LedgerError: The folders stay, and are looked at again.
+        """
+        done = {
+            producer: estate
+            for producer, estate in self._estates.items()
+            if (member := self._state.members.get(producer)) and member.position >= estate.position
+        }
+        if not done:
+            return
+        self._state.ledger.record_dropped({producer: each.dropped for producer, each in done.items()})
+        for producer, estate in done.items():
+            with contextlib.suppress(OSError):
+                statedir.remove_folder(estate.folder)
+            os.close(estate.lock)
+            del self._estates[producer]
+
+    def drop(self) -> None:
+        """Let go of everything, after an error of the ledger; the next scan begins again."""
+        for estate in self._estates.values():
+            os.close(estate.lock)
+        self._estates.clear()
+        self._todo.clear()
+
+    # --- The living ---
+
+    def _look_at_live(self, producer: bytes, folder: Path, now_s: float) -> None:
+        member = self._state.members.get(producer)
+        if not self._reception.knows(producer):
+            if self._reception.greet(producer, journals.read_header(folder), is_volatile=False):
+                return
+        elif member is not None and now_s - member.heard_s < SILENT_S and not self.is_urgent:
+            return
+        position = self._reception.position(producer)
+        if not journals.has_record_at(journals.segments(folder), position):
+            self._lying.pop(producer, None)
+            return
+        lying_at, since_s = self._lying.setdefault(producer, (position, now_s))
+        if lying_at != position:
+            self._lying[producer] = (position, now_s)
+        elif now_s - since_s >= SILENT_S or self.is_urgent:
+            self._read(producer, folder, is_dead=False)
+
+    def _read(self, producer: bytes, folder: Path, *, is_dead: bool) -> Reading:
+        reading = read_journal(
+            self._state.decoder,
+            producer,
+            journals.segments(folder),
+            self._reception.position(producer),
+            is_dead=is_dead,
+            now_s=time.time(),
+        )
+        for run in reading.runs:
+            self._reception.take_run(run)
+        for damage in reading.damages:
+            self._put_aside(producer, damage.file.path, damage.text)
+        return reading
+
+    def _put_aside(self, producer: bytes, path: Path, text: str) -> None:
+        """Keep a damaged segment for a person to look at, and name what it took."""
+        statedir.make_folder(self._dir.quarantine)
+        kept = self._dir.quarantine / f"{producer.hex()}-{path.name}"
+        with contextlib.suppress(OSError):
+            shutil.copyfile(path, kept)
+        residue = f"journal {producer.hex()}: {text}; the segment is kept as {kept}"
+        self._state.ledger.add_residue(f"journal {producer.hex()} {text}", residue, time.time())
+        log.error(
+            "journal_damaged",
+            extra={
+                "reason": residue,
+                "bill": "events in the damaged bytes are not billed, all others are",
+                "mend": "check the disk; the books stay unbalanced while the residue stands",
+            },
+        )
+
+    # --- Tidying ---
+
+    def _sweep(self) -> None:
+        """Remove what builders and removers left behind, and note whose folder is gone."""
+        known: set[bytes] = set()
+        for name in os.listdir(self._dir.journals):
+            if name.startswith(statedir.LEAVING_PREFIX):
+                shutil.rmtree(self._dir.journals / name, ignore_errors=True)
+            elif name.startswith(statedir.BUILDING_PREFIX):
+                with contextlib.suppress(OSError):
+                    _remove_abandoned(self._dir.journals / name)
+            else:
+                with contextlib.suppress(ValueError):
+                    known.add(bytes.fromhex(name))
+        gone = [
+            member.id
+            for member in self._state.members.values()
+            if member.id not in known and not member.is_volatile and not member.is_gone
+        ]
+        if gone:
+            self._state.ledger.mark_gone(gone, time.time())
+            for producer in gone:
+                self._state.members[producer].is_gone = True
+
+
+def _remove_abandoned(folder: Path) -> None:
+    if time.time() - folder.stat().st_mtime < ABANDONED_S:
+        return
+    try:
+        lock = statedir.try_lock(folder / statedir.LOCK_NAME)
+    except FileNotFoundError:
+        lock = None
+    else:
+        if lock is None:
+            return
+    statedir.remove_folder(folder)
+    if lock is not None:
+        os.close(lock)

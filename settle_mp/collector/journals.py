@@ -1,0 +1,146 @@
+"""Producers' journals as the collector sees them: files to be read, and one header slot to be written.
+
+Reading needs no lock, because positions make it idempotent. It is done with `pread`, never through a map: a
+file that somebody truncates would be SIGBUS.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from settle_mp import statedir
+from settle_mp.core.record import (
+    HEADER_BYTES,
+    NO_LEDGER,
+    Identity,
+    Slot,
+    decode_identity,
+    decode_slot,
+    encode_slot,
+    whole_records_bytes,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: Bytes read of one segment at most; segments are a few MiB.
+SEGMENT_BYTES_MAX: Final = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What a journal's header says; `identity` is None when it can't be read."""
+
+    identity: Identity | None
+    courier: Slot
+    drops: Slot
+    collector: Slot
+
+    @property
+    def bond(self) -> Slot:
+        """The last word on how far which ledger has committed, whoever wrote it."""
+        theirs, ours = self.courier, self.collector
+        if ours.ledger == NO_LEDGER or (theirs.ledger != NO_LEDGER and theirs.position > ours.position):
+            return theirs
+        return ours
+
+
+def parse_header(image: bytes) -> Header:
+    """Read a header's bytes; whatever is damaged comes back empty."""
+    return Header(
+        identity=decode_identity(image),
+        courier=decode_slot("courier", image),
+        drops=decode_slot("drops", image),
+        collector=decode_slot("collector", image),
+    )
+
+
+def read_header(folder: Path) -> Header:
+    """Read a journal's header.
+
+    Raises:
+        OSError: When there is none that can be read.
+    """
+    return parse_header(_read(folder / statedir.HEADER_NAME, HEADER_BYTES))
+
+
+def write_committed(folder: Path, slot: Slot) -> None:
+    """Say in a journal's header how far its ledger has committed.
+
+    Raises:
+        OSError: When the header can't be written; a folder that is gone is a FileNotFoundError.
+    """
+    at, data = encode_slot("collector", slot)
+    descriptor = os.open(folder / statedir.HEADER_NAME, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.pwrite(descriptor, data, at)
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentFile:
+    """One segment on disk: the position at which it begins, and the size that it was made with."""
+
+    base: int
+    size: int
+    path: Path
+
+    def read(self) -> bytes:
+        """All its bytes, zeros behind the last record included; fewer than `size` when it was cut off."""
+        return _read(self.path, self.size)
+
+
+def segments(folder: Path) -> list[SegmentFile]:
+    """A journal's segments by position.
+
+    Two files of one position come of a change of segments that was interrupted: only the one with more
+    records was ever published.
+    """
+    by_base: dict[int, list[SegmentFile]] = {}
+    for name in os.listdir(folder):
+        parsed = statedir.parse_segment_name(name)
+        if parsed is not None:
+            base, size = parsed
+            file = SegmentFile(base, min(size, SEGMENT_BYTES_MAX), folder / name)
+            by_base.setdefault(base, []).append(file)
+    return [_fullest(by_base[base]) for base in sorted(by_base)]
+
+
+def _fullest(files: list[SegmentFile]) -> SegmentFile:
+    if len(files) == 1:
+        return files[0]
+    return max(files, key=lambda file: whole_records_bytes(file.read()))
+
+
+def has_record_at(files: list[SegmentFile], position: int) -> bool:
+    """Whether something stands at a position: a cheap look, without reading the segment."""
+    for file in reversed(files):
+        if file.base <= position:
+            descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                if os.pread(descriptor, 2, position - file.base).strip(b"\0"):
+                    return True
+            finally:
+                os.close(descriptor)
+            return file is not files[-1]
+    return bool(files)
+
+
+def _read(path: Path, bytes_max: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        size = min(os.fstat(descriptor).st_size, bytes_max)
+        parts: list[bytes] = []
+        at = 0
+        while at < size:
+            part = os.pread(descriptor, size - at, at)
+            if not part:
+                break
+            parts.append(part)
+            at += len(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,180 @@
+"""A journal read to runs: from where its producer stands to where it can be read, hour by hour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from settle_mp.core.record import HEAD_BYTES, encode_record, mark_s, read_records, segment_seed
+from settle_mp.core.salvage import salvage
+from settle_mp.core.window import hour_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from settle_mp.collector.decoder import Decoder, Run
+    from settle_mp.collector.journals import SegmentFile
+
+#: Bytes of one stored run at most, as of a frame.
+RUN_BYTES_MAX: Final = 128 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A stretch of a journal that can't be read: which file, and what to say of it."""
+
+    file: SegmentFile
+    text: str
+
+
+@dataclass(slots=True)
+class Reading:
+    """What one look at a journal gave.
+
+    Attributes:
+        runs: To be committed, in order.
+        position: The position behind the last of them.
+        damages: What was stepped over.
+    """
+
+    position: int
+    runs: list[Run] = field(default_factory=list)
+    damages: list[Damage] = field(default_factory=list)
+
+
+def read_journal(
+    decoder: Decoder,
+    producer: bytes,
+    files: list[SegmentFile],
+    position: int,
+    *,
+    is_dead: bool,
+    now_s: float,
+) -> Reading:
+    """Read what stands behind `position`.
+
+    Args:
+        decoder: Makes runs of records.
+        producer: Whose journal it is.
+        files: Its segments in order.
+        position: From where on.
+        is_dead: Whether the producer can't write any more. In a live journal a bad record in the last
+            segment means "not yet".
+        now_s: The hour label where a segment has no time mark of its own.
+    """
+    reading = Reading(position)
+    for index, file in enumerate(files):
+        end = files[index + 1].base if index + 1 < len(files) else None
+        if end is not None and end <= reading.position:
+            continue
+        part = _Pass(decoder, producer, file, end, now_s)
+        if file.base > reading.position:
+            missing = file.base - reading.position
+            reading.damages.append(Damage(file, f"{missing} bytes before position {file.base} are gone"))
+            part.step_over(reading, file.base)
+        part.read(reading, is_final=is_dead or end is not None)
+    return reading
+
+
+class _Pass:
+    """One segment, read once."""
+
+    def __init__(
+        self, decoder: Decoder, producer: bytes, file: SegmentFile, end: int | None, now_s: float
+    ) -> None:
+        self._decoder = decoder
+        self._producer = producer
+        self._file = file
+        self._seed = segment_seed(producer, file.base)
+        self._is_last = end is None
+        body = file.read()
+        self._found_bytes = len(body)
+        size = file.size if end is None else end - file.base
+        self._body = body[:size].ljust(size, b"\0")
+        self._now_s = now_s
+
+    def read(self, reading: Reading, *, is_final: bool) -> None:
+        start = reading.position - self._file.base
+        if start >= len(self._body):
+            return
+        payloads, used = read_records(self._body[start:], self._seed, start)
+        self._keep(reading, payloads, start, is_salvaged=False)
+        clean_end = start + used
+        if is_final and clean_end < len(self._body):
+            self._salvage(reading, clean_end)
+
+    def _salvage(self, reading: Reading, clean_end: int) -> None:
+        """Save what stands behind bytes that are no record; zeros to the end of the last segment are none."""
+        saved = salvage(self._body[clean_end:], self._seed, clean_end, is_last=self._is_last)
+        for span in saved.spans:
+            lost = span.end - span.start + span.missing_bytes
+            text = f"{lost} bytes at position {self._file.base + span.start} can't be read"
+            reading.damages.append(Damage(self._file, text))
+        if (
+            not saved.spans
+            and self._found_bytes < self._file.size
+            and clean_end + HEAD_BYTES > self._found_bytes
+        ):
+            text = f"everything behind position {self._file.base + self._found_bytes} was cut off"
+            reading.damages.append(Damage(self._file, text))
+        self._keep(reading, list(saved.payloads), clean_end, is_salvaged=True)
+        if saved.spans:
+            # What was read must not be read again, wherever it stood.
+            self.step_over(reading, self._file.base + len(self._body))
+
+    def _time_before(self, offset: int) -> float:
+        """The latest time mark before an offset; each segment begins with one."""
+        payloads, _ = read_records(self._body[:offset], self._seed, 0)
+        if not payloads:
+            first, _ = read_records(self._body[: HEAD_BYTES + 16], self._seed, 0)
+            payloads = first[:1]
+        marks = [at_s for at_s in map(mark_s, payloads) if at_s is not None]
+        return marks[-1] if marks else self._now_s
+
+    def _keep(self, reading: Reading, payloads: list[bytes], offset: int, *, is_salvaged: bool) -> None:
+        """Make runs of payloads: cut at time marks where the hour changes, and at a size."""
+        if not payloads:
+            return
+        for group, group_s in _by_hour(payloads, self._time_before(offset)):
+            if is_salvaged:
+                # Stored as if it had been written where it can be read again.
+                body = b"".join(encode_record(payload, self._seed, 0) for payload in group)
+            else:
+                body = self._body[offset : offset + sum(HEAD_BYTES + len(payload) for payload in group)]
+            self._add(reading, group, reading.position + len(body), group_s, body)
+            offset += len(body)
+
+    def step_over(self, reading: Reading, end: int) -> None:
+        """Move the position without reading, by a run that holds nothing."""
+        if reading.position < end:
+            self._add(reading, [], end, self._now_s, b"")
+
+    def _add(self, reading: Reading, payloads: list[bytes], last: int, cut_s: float, body: bytes) -> None:
+        run = self._decoder.run(
+            payloads,
+            producer=self._producer,
+            first=reading.position,
+            last=last,
+            base=self._file.base,
+            cut_s=cut_s,
+            body=body,
+        )
+        reading.runs.append(run)
+        reading.position = last
+
+
+def _by_hour(payloads: list[bytes], at_s: float) -> Iterator[tuple[list[bytes], float]]:
+    group: list[bytes] = []
+    size = 0
+    for payload in payloads:
+        marked_s = mark_s(payload)
+        is_new_hour = marked_s is not None and hour_of(marked_s) != hour_of(at_s)
+        if group and (is_new_hour or size + len(payload) + HEAD_BYTES > RUN_BYTES_MAX):
+            yield group, at_s
+            group, size = [], 0
+        if marked_s is not None:
+            at_s = marked_s
+        group.append(payload)
+        size += len(payload) + HEAD_BYTES
+    if group:
+        yield group, at_s

@@ -1,0 +1,242 @@
+"""Reception: frames and adopted runs are held against positions, gathered, committed, and only then acked.
+
+Rule L1: decode, commit, apply, publish, ack, in this order; on an error of the ledger nothing is acked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+from settle_mp.collector import journals
+from settle_mp.collector.admission import House, Refusal, admit
+from settle_mp.collector.decoder import BadRunError
+from settle_mp.collector.state import Member
+from settle_mp.core import wire
+from settle_mp.core.books import Amount
+from settle_mp.core.fold import parse_number
+from settle_mp.core.record import Slot
+from settle_mp.core.ticket import Trouble
+from settle_mp.core.window import HOUR_S, hour_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from settle_mp.collector.decoder import Run
+    from settle_mp.collector.roster import NewProducer
+    from settle_mp.collector.state import State
+
+log = logging.getLogger("settle_mp")
+
+#: Bytes gathered for one transaction at most, whatever the time.
+GROUP_BYTES_MAX: Final = 4 * 1024 * 1024
+#: Bytes of raw frames that the ledger keeps before sums replace them (rule L2).
+RAW_BYTES_MAX: Final = 64 * 1024 * 1024
+
+
+class Reception:
+    """Takes runs in, commits them in groups, and says what to answer."""
+
+    def __init__(self, state: State, journals_dir: Path, put_aside: frozenset[bytes]) -> None:
+        """Begin with nothing gathered."""
+        self._state = state
+        self._journals = journals_dir
+        self._put_aside = put_aside
+        self._runs: list[Run] = []
+        self._ahead: dict[bytes, int] = {}
+        self._new: dict[bytes, NewProducer] = {}
+        self._told: set[str] = set()
+        self.gathered_bytes = 0
+        self.gathered_since_s: float | None = None
+        self.refused_count = 0
+        #: Why producers that wait were refused, for `status`.
+        self.refusals: dict[bytes, str] = {}
+
+    # --- Taking in ---
+
+    def knows(self, producer: bytes) -> bool:
+        """Whether runs of a producer can be taken."""
+        return producer in self._state.members or producer in self._new
+
+    def position(self, producer: bytes) -> int:
+        """Up to where a known producer is committed or gathered."""
+        ahead = self._ahead.get(producer)
+        if ahead is not None:
+            return ahead
+        member = self._state.members.get(producer)
+        return member.position if member is not None else self._new[producer].position
+
+    def greet(self, producer: bytes, header: journals.Header, *, is_volatile: bool) -> str:
+        """Take up a producer, if it may be. Returns why not, or nothing."""
+        if self.knows(producer):
+            return ""
+        house = House(
+            ledger=self._state.ledger.id,
+            put_aside=self._put_aside,
+            key_mode=self._state.ledger.key_mode,
+        )
+        decision = admit(producer, header, house, is_volatile=is_volatile)
+        if isinstance(decision, Refusal):
+            self.refusals[producer] = decision.reason
+            self._tell("producer_refused", decision.reason)
+            return decision.reason
+        self.refusals.pop(producer, None)
+        self._new[producer] = decision
+        self._since()
+        return ""
+
+    def take_frame(self, frame: wire.Frame) -> wire.Message | None:
+        """Gather a frame, or say what the courier is to be told at once."""
+        producer = frame.producer
+        if not self.knows(producer):
+            with contextlib.suppress(OSError):
+                header = journals.read_header(self._journals / producer.hex())
+                reason = self.greet(producer, header, is_volatile=False)
+                if reason:
+                    return wire.Refused(reason)
+        if not self.knows(producer):
+            return self.refuse("a frame of a producer without row, folder or hello")
+        position = self.position(producer)
+        if frame.first > position:
+            return wire.GoBack(position)
+        if frame.last <= position:
+            member = self._state.members.get(producer)
+            return None if member is None else wire.Ack(self._state.ledger.id, member.position)
+        try:
+            run = self._state.decoder.decode(
+                producer=producer,
+                first=position,
+                base=frame.base,
+                cut_s=self._hour_s(frame.cut_s),
+                body=frame.body[position - frame.first :],
+            )
+        except BadRunError as error:
+            return self.refuse(f"{error} in a frame of journal {producer.hex()}")
+        self.take_run(run)
+        return None
+
+    def _hour_s(self, cut_s: float) -> float:
+        hour = self._state.open_hour(hour_of(cut_s))
+        return cut_s if hour == hour_of(cut_s) else float(hour * HOUR_S)
+
+    def refuse(self, reason: str) -> wire.Message | None:
+        """Count something that no courier of ours sends; nobody is answered."""
+        self.refused_count += 1
+        self._tell("frame_refused", reason)
+        return None
+
+    def take_run(self, run: Run) -> None:
+        """Gather a decoded run that begins where its producer stands."""
+        self._runs.append(run)
+        self._ahead[run.intake.producer] = run.intake.last
+        self.gathered_bytes += len(run.intake.body)
+        self._since()
+
+    def _since(self) -> None:
+        if self.gathered_since_s is None:
+            self.gathered_since_s = time.monotonic()
+
+    def note_departure(self, goodbye: wire.Goodbye) -> None:
+        """A producer without a folder ends; what it could not hand over is counted as dropped."""
+        dropped = Amount(goodbye.dropped_count, parse_number(goodbye.dropped_quantity))
+        ledger = self._state.ledger
+        with ledger.transaction():
+            ledger.record_dropped({goodbye.producer: dropped})
+            ledger.mark_gone([goodbye.producer], time.time())
+
+    # --- Committing ---
+
+    def is_due(self, now_s: float, after_s: float) -> bool:
+        """Whether what is gathered should be committed."""
+        since_s = self.gathered_since_s
+        return since_s is not None and (now_s - since_s >= after_s or self.gathered_bytes >= GROUP_BYTES_MAX)
+
+    def commit(self) -> list[bytes]:
+        """Commit what is gathered in one transaction. Returns the producers to be acked.
+
+        Raises:
+            LedgerError: Nothing was committed; the caller drops and reloads.
+        """
+        state, runs, new = self._state, self._runs, list(self._new.values())
+        now_s = time.time()
+        troubles: dict[bytes, Trouble] = {}
+        with state.ledger.transaction():
+            if new:
+                state.ledger.introduce(new, now_s)
+            if runs:
+                state.ledger.commit([run.intake for run in runs], now_s)
+                troubles = self._troubles(runs)
+                if troubles:
+                    state.ledger.put_troubles(troubles)
+        for each in new:
+            state.members[each.id] = _newcomer(each)
+        self.drop()
+        state.apply(runs)
+        state.seals.troubles.update(troubles)
+        touched = {run.intake.producer for run in runs} | {each.id for each in new}
+        self.publish(touched)
+        if state.ledger.raw_bytes > RAW_BYTES_MAX:
+            state.ledger.compact(state.windows, now_s)
+        return list(touched)
+
+    def _troubles(self, runs: Iterable[Run]) -> dict[bytes, Trouble]:
+        """What producers of invalid events must be told at their next flush."""
+        troubles: dict[bytes, Trouble] = {}
+        for intake in (run.intake for run in runs if run.intake.invalid):
+            producer = intake.producer
+            known = troubles.get(producer) or self._state.seals.troubles.get(producer)
+            start = min(intake.first, known.start) if known else intake.first
+            count = len(intake.invalid) + (known.events_count if known else 0)
+            troubles[producer] = Trouble(start, count, f"refused: {intake.invalid[0][2]}")
+        return troubles
+
+    def drop(self) -> None:
+        """Forget what is gathered; couriers and journals still have it."""
+        self._runs, self._ahead, self._new = [], {}, {}
+        self.gathered_bytes, self.gathered_since_s = 0, None
+
+    def publish(self, producers: Iterable[bytes]) -> None:
+        """Write the committed positions into headers, so that they outlive this ledger (rule L3)."""
+        for producer in producers:
+            member = self._state.members[producer]
+            if member.is_volatile:
+                continue
+            try:
+                self._publish(member, self._journals / producer.hex())
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self._tell("header_not_written", f"{self._journals / producer.hex()}: {error.strerror}")
+
+    def _publish(self, member: Member, folder: Path) -> None:
+        if member.header_sequence is None:
+            member.header_sequence = journals.read_header(folder).collector.sequence
+        member.header_sequence += 1
+        slot = Slot(
+            sequence=member.header_sequence,
+            ledger=self._state.ledger.id,
+            position=member.position,
+            events_count=member.counted_events,
+        )
+        journals.write_committed(folder, slot)
+
+    def _tell(self, name: str, reason: str) -> None:
+        """Log each reason once; a thousand at most."""
+        if reason not in self._told and len(self._told) < 1000:
+            self._told.add(reason)
+            log.warning(name, extra={"reason": reason})
+
+
+def _newcomer(new: NewProducer) -> Member:
+    return Member(
+        id=new.id,
+        name=new.name,
+        position=new.position,
+        sealed_position=new.position,
+        open_events_count=0,
+        counted_events=new.events_before,
+        is_volatile=new.is_volatile,
+    )

@@ -1,0 +1,153 @@
+"""The collector's sockets and the one poll that waits for all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import zmq
+
+from settle_mp import transport
+from settle_mp.core.wire import Message, encode_message
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+log = logging.getLogger("settle_mp")
+
+#: Messages of one socket taken in one turn, so that the other gets its turn.
+MESSAGES_MAX: Final = 2_000
+#: Parts of a message at most; more are a stranger's, and are read to their end and thrown away.
+PARTS_MAX: Final = 2
+#: Descriptors left free: libzmq aborts the process when it can't accept a connection.
+DESCRIPTORS_FREE_MIN: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Which sockets have something."""
+
+    frames: bool
+    control: bool
+
+
+class Sockets:
+    """PULL for frames, ROUTER for control, and the descriptors that end the wait."""
+
+    def __init__(self, endpoints: transport.Endpoints, wake_fd: int) -> None:
+        """Make the sockets; `open` binds them."""
+        self._endpoints = endpoints
+        self._descriptors_max = transport.raise_descriptor_limit()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._frames = transport.pull_socket(self._context)
+        self._control = transport.router_socket(self._context)
+        self._signal_in, self.signal_fd = os.pipe()
+        os.set_blocking(self._signal_in, False)
+        os.set_blocking(self.signal_fd, False)
+        self._poller = zmq.Poller()
+        for each in (self._frames, self._control, wake_fd, self._signal_in):
+            self._poller.register(each, zmq.POLLIN)
+        self._wake_fd = wake_fd
+        self._is_listening = False
+
+    def open(self) -> None:
+        """Bind both sockets.
+
+        Raises:
+            AddressError: When an address is in use or can't be bound.
+        """
+        transport.bind(self._frames, self._endpoints.frames)
+        transport.bind(self._control, self._endpoints.control)
+        self._is_listening = True
+
+    def poll(self, timeout_s: float) -> Ready:
+        """Wait until something is to be done, or the time is up."""
+        self._mind_descriptors()
+        ready = dict(self._poller.poll(math.ceil(timeout_s * 1000)))
+        return Ready(frames=self._frames in ready, control=self._control in ready)
+
+    def frames(self) -> Iterator[bytes]:
+        """The frames that have come."""
+        for _ in range(MESSAGES_MAX):
+            parts = _receive(self._frames)
+            if parts is None:
+                return
+            if len(parts) == 1:
+                yield parts[0]
+
+    def messages(self) -> Iterator[tuple[bytes, bytes]]:
+        """The control messages that have come, each with its sender's identity."""
+        for _ in range(MESSAGES_MAX):
+            parts = _receive(self._control)
+            if parts is None:
+                return
+            if len(parts) == 2:
+                yield parts[0], parts[1]
+
+    def send(self, identity: bytes, message: Message) -> None:
+        """Answer a worker or command; who is gone or slow asks again."""
+        with contextlib.suppress(zmq.ZMQError):
+            self._control.send_multipart([identity, encode_message(message)], zmq.NOBLOCK)
+
+    def signals(self) -> list[int]:
+        """The numbers of the signals that have come."""
+        with contextlib.suppress(BlockingIOError):
+            return list(os.read(self._signal_in, 64))
+        return []
+
+    def stop_waiting_for(self, descriptor: int) -> None:
+        """Take a descriptor out of the poll before it is closed."""
+        with contextlib.suppress(KeyError):
+            self._poller.unregister(descriptor)
+
+    def close(self) -> None:
+        """Unbind and close everything, and remove the socket files."""
+        self.stop_waiting_for(self._wake_fd)
+        self._context.destroy(linger=0)
+        os.close(self._signal_in)
+        os.close(self.signal_fd)
+
+    def _mind_descriptors(self) -> None:
+        """Stop listening while descriptors are short; connections that stand go on."""
+        used = _open_descriptors()
+        if self._is_listening and used > self._descriptors_max - DESCRIPTORS_FREE_MIN:
+            for socket, address in self._both():
+                socket.unbind(address)
+            self._is_listening = False
+            log.error(
+                "collector_not_listening",
+                extra={
+                    "reason": f"{used} descriptors are open",
+                    "mend": "raise the hard limit of open files",
+                },
+            )
+        elif not self._is_listening and used < self._descriptors_max - 2 * DESCRIPTORS_FREE_MIN:
+            with contextlib.suppress(transport.AddressError):
+                self.open()
+
+    def _both(self) -> list[tuple[zmq.Socket[bytes], str]]:
+        return [(self._frames, self._endpoints.frames), (self._control, self._endpoints.control)]
+
+
+def _receive(socket: zmq.Socket[bytes]) -> list[bytes] | None:
+    """One message, or None when none waits. Of one with too many parts only the first are kept."""
+    try:
+        parts = [socket.recv(zmq.NOBLOCK)]
+        while socket.getsockopt(zmq.RCVMORE):
+            part = socket.recv()
+            if len(parts) <= PARTS_MAX:
+                parts.append(part)
+    except zmq.Again:
+        return None
+    return parts
+
+
+def _open_descriptors() -> int:
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        with contextlib.suppress(OSError):
+            return len(os.listdir(folder))
+    return 0

@@ -1,0 +1,152 @@
+"""What the collector remembers of its ledger: producers, open windows and unsettled seals.
+
+Rule L1: memory never runs ahead. It is changed after the ledger's transaction has ended, and on any error
+of the ledger all of it is dropped and read again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from settle_mp.collector.frames import StoredSum
+from settle_mp.core.ticket import Reach, SealBook
+from settle_mp.core.window import Window, Windows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from settle_mp.collector.decoder import Decoder, Run
+    from settle_mp.collector.ledger import Ledger
+    from settle_mp.collector.roster import ProducerRow
+    from settle_mp.core.fold import Entry, Folded
+
+#: Hours with open windows at most: two weeks of an upstream that is down. Later hours share the newest.
+HOURS_MAX = 24 * 14
+
+
+@dataclass(slots=True)
+class Member:
+    """A producer as the loop needs it; positions as committed.
+
+    Attributes:
+        heard_s: When it last spoke to us (monotonic), for telling silent ones.
+        header_sequence: Of our last word in its header; None before the first.
+    """
+
+    id: bytes
+    name: str
+    position: int
+    sealed_position: int
+    open_events_count: int
+    counted_events: int
+    is_volatile: bool
+    is_gone: bool = False
+    heard_s: float = float("-inf")
+    header_sequence: int | None = None
+
+
+class State:
+    """The memory of one ledger."""
+
+    def __init__(self, ledger: Ledger, decoder: Decoder) -> None:
+        """Read it all; see `load`."""
+        self.ledger = ledger
+        self.decoder = decoder
+        self.members: dict[bytes, Member] = {}
+        self.windows = Windows()
+        self.seals = SealBook()
+        #: The number of the latest seal that this process made; 0 before the first.
+        self.seal_number = 0
+        self.load(in_flight=())
+
+    def load(self, *, in_flight: Iterable[int]) -> None:
+        """Drop everything and read it again.
+
+        Raises:
+            LedgerError: When the ledger can't be read.
+        """
+        now_s = time.time()
+        self.ledger.outbox.recover(now_s, in_flight=list(in_flight))
+        before, self.members = self.members, {}
+        for row in self.ledger.producers().values():
+            self.members[row.id] = _member(row, before.get(row.id))
+        self.windows = Windows()
+        for stored in self.ledger.stored():
+            window = self.windows.at(stored.hour, now_s)
+            if isinstance(stored, StoredSum):
+                _restore(window, stored)
+            else:
+                _add(window, self.decoder.recall(stored), stored.cut_s)
+        self.seals = SealBook()
+        for seal in self.ledger.outbox.seals():
+            self.seals.add(seal)
+        self.seals.troubles = dict(self.ledger.troubles())
+
+    def reload_producers(self, new: Iterable[bytes]) -> None:
+        """Take up producers that were just introduced."""
+        rows = self.ledger.producers()
+        for producer in new:
+            if producer in rows:
+                self.members[producer] = _member(rows[producer], self.members.get(producer))
+
+    def apply(self, runs: Iterable[Run]) -> None:
+        """Take over what was just committed."""
+        now_s = time.time()
+        for run in runs:
+            intake = run.intake
+            _add(self.windows.at(intake.hour, now_s), run.folded, intake.cut_s)
+            member = self.members[intake.producer]
+            member.position = intake.last
+            member.open_events_count += intake.events_count
+            member.counted_events += intake.events_count + len(intake.invalid)
+
+    def open_hour(self, hour: int) -> int:
+        """The hour whose window an event of `hour` goes to: its own, unless there are too many."""
+        hours = [window.hour for window in self.windows]
+        return hours[-1] if hour not in hours and len(hours) >= HOURS_MAX else hour
+
+    def reaches(self) -> Mapping[bytes, Reach]:
+        """What a seal of all open windows holds of each producer."""
+        return {
+            member.id: Reach(member.sealed_position, member.position, member.open_events_count)
+            for member in self.members.values()
+            if member.position > member.sealed_position
+        }
+
+    def sealed(self, number: int) -> None:
+        """All that was open is sealed now."""
+        self.seal_number = max(number, self.seal_number)
+        self.windows.clear()
+        for member in self.members.values():
+            member.sealed_position, member.open_events_count = member.position, 0
+
+
+def _member(row: ProducerRow, before: Member | None) -> Member:
+    return Member(
+        id=row.id,
+        name=row.name,
+        position=row.position,
+        sealed_position=row.sealed_position,
+        open_events_count=row.open_events_count,
+        counted_events=row.events_before + row.events.events,
+        is_volatile=row.is_volatile,
+        is_gone=row.gone_s is not None,
+        heard_s=before.heard_s if before else float("-inf"),
+        header_sequence=before.header_sequence if before else None,
+    )
+
+
+def _add(window: Window, folded: Iterable[tuple[Folded, int]], cut_s: float) -> None:
+    window.reach(cut_s)
+    for event, count in folded:
+        window.add(event, count)
+
+
+def _restore(window: Window, stored: StoredSum) -> None:
+    entry: Entry = stored.entry
+    window.entries[stored.key] = entry
+    window.events_count += entry.count
+    window.reach(stored.first_s)
+    window.reach(stored.last_s)
