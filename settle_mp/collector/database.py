@@ -116,6 +116,16 @@ class Database:
         pages = self.value("PRAGMA page_count") - self.value("PRAGMA freelist_count")
         return int(pages * page_bytes + max(0, wal_bytes - WAL_BYTES))
 
+    def cut_log(self) -> None:
+        """Write the log into the file and cut it back, if no reader keeps it from that."""
+        if self._depth:
+            return
+        self.rows("PRAGMA busy_timeout=0")  # a reader may take its time, and we have other things to do
+        try:
+            self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            self.rows(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
+
     def _stat(self) -> tuple[int, int]:
         found = self._path.stat()
         return found.st_dev, found.st_ino

@@ -68,6 +68,7 @@ class Ledger:
     """
 
     def __init__(self, folder: Path, database: Database, *, ledger_bytes_max: int = 0) -> None:
+        self._path = folder / LEDGER_NAME
         self._database = database
         self._bytes_max = ledger_bytes_max
         self._roster = Roster(database)
@@ -119,6 +120,8 @@ class Ledger:
             LedgerDamagedError: It is not the same file any more.
         """
         self._database.close()
+        if not self._path.exists():
+            raise LedgerDamagedError("its file is gone")
         self._database.open()
         if self._database.meta("id") != self.id.hex():
             raise LedgerDamagedError("another ledger took its place")
@@ -309,6 +312,10 @@ class Ledger:
         Raises:
             LedgerError: With `is_full`.
         """
+        if self._database.used_bytes() + more_bytes <= self._bytes_max:
+            return
+        # Commits cut the log back, and there are none while intake is refused.
+        self._database.cut_log()
         used_bytes = self._database.used_bytes()
         if used_bytes + more_bytes > self._bytes_max:
             msg = f"the ledger holds {used_bytes} bytes; ledger_bytes_max is {self._bytes_max}"

@@ -86,16 +86,15 @@ class ProducerRow:
 class _Advance:
     """How far the runs of one commit bring one producer."""
 
-    def __init__(self, row: ProducerRow | None) -> None:
+    def __init__(self, row: ProducerRow) -> None:
         self._row = row
-        self._position = -1 if row is None else row.position
+        self._position = row.position
         self._invalid_count = self._events_count = 0
         self._quantity: Quantity = 0
 
     def add(self, intake: Intake) -> None:
         if self._position != intake.first or intake.last < intake.first:
-            at = "nowhere" if self._row is None else self._position
-            msg = f"a run from {intake.first} to {intake.last} of a producer that stands at {at}"
+            msg = f"a run from {intake.first} to {intake.last} of a producer that stands at {self._position}"
             raise LedgerError(msg)
         self._position = intake.last
         self._invalid_count += len(intake.invalid)
@@ -107,7 +106,6 @@ class _Advance:
         return Amount(self._events_count + self._invalid_count, self._quantity)
 
     def result(self, now_s: float) -> ProducerRow:
-        assert self._row is not None  # noqa: S101  add() has refused the run of a producer that is unknown
         return replace(
             self._row,
             position=self._position,
@@ -140,12 +138,12 @@ class Roster:
 
     def advance(self, intakes: Sequence[Intake], now_s: float) -> Amount:
         """Move producers to the ends of their intakes. Returns what was committed with it."""
-        advances: dict[bytes, _Advance] = {}
+        producers = {intake.producer for intake in intakes}
+        advances = {row.id: _Advance(row) for row in self._find_all(producers)}
         for intake in intakes:
-            advance = advances.get(intake.producer)
-            if advance is None:
-                advance = advances[intake.producer] = _Advance(self._find(intake.producer))
-            advance.add(intake)
+            if intake.producer not in advances:
+                raise LedgerError("a run of a producer that was not introduced")
+            advances[intake.producer].add(intake)
         self._write(advance.result(now_s) for advance in advances.values())
         return amount_of(advance.amount for advance in advances.values())
 
@@ -161,16 +159,16 @@ class Roster:
     def mark_gone(self, producers: Iterable[bytes], now_s: float) -> None:
         """Note when they went; the first time counts."""
         with self._database.transaction():
-            known = [self._find(producer) for producer in producers]
-            self._write(replace(row, gone_s=now_s) for row in known if row and row.gone_s is None)
+            known = self._find_all(set(producers))
+            self._write(replace(row, gone_s=now_s) for row in known if row.gone_s is None)
 
     def record_dropped(self, dropped: Mapping[bytes, Amount]) -> None:
         """Take over cumulative drops of those that are known."""
         with self._database.transaction():
-            for producer, amount in dropped.items():
-                row = self._find(producer)
-                if row is not None and row.dropped != amount:
-                    self._write([replace(row, dropped=amount)])
+            known = self._find_all(dropped)
+            self._write(
+                replace(row, dropped=dropped[row.id]) for row in known if row.dropped != dropped[row.id]
+            )
 
     def forget(self, gone_before_s: float) -> list[bytes]:
         """Merge those that went before then, and are sealed to their end, into the departed."""
@@ -237,6 +235,10 @@ class Roster:
     def _find(self, producer: bytes) -> ProducerRow | None:
         rows = self._database.select(schema.PRODUCERS, "WHERE id = ?", (producer,))
         return _read(rows[0]) if rows else None
+
+    def _find_all(self, producers: Iterable[bytes]) -> list[ProducerRow]:
+        rows = (self._find(producer) for producer in producers)
+        return [row for row in rows if row is not None]
 
     def _write(self, rows: Iterable[ProducerRow]) -> None:
         self._database.replace(schema.PRODUCERS, [_written(row) for row in rows])
