@@ -92,9 +92,8 @@ class DripResponse(Response):
             )
             for byte in bytes(self.body):
                 await send({"type": "http.response.body", "body": bytes([byte]), "more_body": True})
+                # For a client that has gone, the rest is dropped at once.
                 await asyncio.wait([gone], timeout=self._interval_s)
-                if gone.done():
-                    return
             await send({"type": "http.response.body", "body": b""})
         finally:
             gone.cancel()

@@ -199,12 +199,16 @@ class TestFaults:
         assert b"".join(pieces) == b'{"data":{"accepted":1}}'
         assert len(pieces) > 5
 
-    def test_a_dripping_answer_ends_with_its_client(self, upstream: Upstream) -> None:
+    def test_a_dripping_answer_ends_with_its_client(
+        self, upstream: Upstream, caplog: pytest.LogCaptureFixture
+    ) -> None:
         """A client that goes ends the drip, so that none is left when the sandbox ends."""
         upstream.fault(Fault.drip(30))
         with pytest.raises(httpx.ReadTimeout):
             post(upstream, timeout=0.2)
         upstream.stop()
+        # The server says so when it has to cancel what does not end.
+        assert caplog.records == []
 
     def test_a_page_instead_of_json(self, upstream: Upstream) -> None:
         """A proxy's page comes with 200, although the rows were applied."""
@@ -241,7 +245,9 @@ class TestFaults:
         assert get(upstream, "/v1/events/summary?userId=u").status_code == 500
         assert get(upstream, "/v1/events/summary?userId=u").status_code == 200
 
-    def test_the_end_does_not_wait_for_who_waits(self, upstream: Upstream, pool: ThreadPoolExecutor) -> None:
+    def test_the_end_does_not_wait_for_who_waits(
+        self, upstream: Upstream, pool: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
+    ) -> None:
         """At the end, held and delayed requests are cut off, and what was not applied never is."""
         upstream.fault(Fault.hold(when="before", times=1), Fault.delay(3_000, when="before"))
         waiting = [pool.submit(post, upstream, key=f"k{n}") for n in range(2)]
@@ -251,6 +257,7 @@ class TestFaults:
         for each in waiting:
             with pytest.raises(httpx.TransportError):
                 each.result()
+        assert caplog.records == []
         upstream.start()
         assert upstream.rows() == []
 
