@@ -321,11 +321,17 @@ def _register_exit() -> None:
         atexit.register(_at_exit)
 
 
-def _at_exit() -> None:
-    # Handlers that a parent registered run in a forked child as well; a life knows whose it is.
+def close_all(timeout_s: float) -> None:
+    """Hand over what all clients in this process journaled, within one deadline; see `Producer.close`."""
+    deadline_s = time.monotonic() + timeout_s
     for producer in list(_producers.values()):
         with contextlib.suppress(Exception):
-            producer.close(EXIT_S)
+            producer.close(max(0.0, deadline_s - time.monotonic()))
+
+
+def _at_exit() -> None:
+    # Handlers that a parent registered run in a forked child as well; a life knows whose it is.
+    close_all(EXIT_S)
 
 
 def _after_fork_in_child() -> None:
