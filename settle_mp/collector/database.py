@@ -169,7 +169,11 @@ class Database:
     def _begin(self) -> None:
         self._is_broken = self._is_intake = False
         self.at_boundary()
-        self._execute("BEGIN IMMEDIATE")
+        try:
+            self._execute("BEGIN IMMEDIATE")
+        except LedgerError:
+            self._roll_back()
+            raise
 
     def _commit(self) -> None:
         try:

@@ -88,6 +88,7 @@ class Ledger:
             LedgerError: It can't be opened now (rights, space, made by another version); it stays as it is.
         """
         path = folder / LEDGER_NAME
+        Reserve(folder / RESERVE_NAME).lend()
         try:
             if not path.exists():
                 checkup.refuse_lost(path)

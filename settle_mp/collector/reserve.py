@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 #: Enough for a seal of a hundred thousand sums, and for thousands of answers.
 RESERVE_BYTES: Final = 16 * 1024 * 1024
 
+#: With less than this on the disk, a start needs the reserve.
+_LOW_BYTES: Final = 1024 * 1024
+
 
 class Reserve:
     """The reserve of one ledger.
@@ -29,7 +32,6 @@ class Reserve:
         self._path = path
         self._size_bytes = size_bytes
 
-    @property
     def is_whole(self) -> bool:
         """Whether it is there in full."""
         try:
@@ -39,17 +41,26 @@ class Reserve:
 
     def keep(self) -> None:
         """Make it, or make it whole again, while there is twice as much room; else later."""
-        if self.is_whole:
+        if self.is_whole():
             return
         with contextlib.suppress(OSError):
-            space = os.statvfs(self._path.parent)
-            if space.f_bavail * space.f_frsize >= 2 * self._size_bytes:
+            if self._free_bytes() >= 2 * self._size_bytes:
                 self._allocate()
+
+    def lend(self) -> None:
+        """Give the room away when there is next to none: even opening a database takes some."""
+        with contextlib.suppress(OSError):
+            if self._free_bytes() < _LOW_BYTES:
+                self.release()
 
     def release(self) -> None:
         """Give the room to whoever writes next."""
         with contextlib.suppress(OSError):
             os.truncate(self._path, 0)
+
+    def _free_bytes(self) -> int:
+        space = os.statvfs(self._path.parent)
+        return space.f_bavail * space.f_frsize
 
     def _allocate(self) -> None:
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
