@@ -309,7 +309,7 @@ class Outbox:
     def _bury(self, row: BatchRow, reason: str, now_s: float) -> None:
         self._dead_letters.add_batch(row, self._batches.load(row).body, reason, now_s)
         self._batches.remove(row)
-        self._families.leave(row.root)
+        self._families.bury(row)
         self._seals.change(row.seal, by=-1, failed_count=row.events)
 
 

@@ -121,11 +121,9 @@ class Families:
         row = self._take_up(batch)
         self._write(row._replace(members_count=row.members_count - 1 + children_count))
 
-    def leave(self, root: int, members_count: int = 1) -> None:
-        """Members go without being accepted."""
-        row = self._find(root)
-        if row is not None:
-            self._write(row._replace(members_count=row.members_count - members_count))
+    def bury(self, batch: BatchRow) -> None:
+        """A member becomes a dead letter."""
+        self._leave(batch.root, 1, batch.rows_count if batch.state == "suspect" else 0)
 
     def regroup(self, root: int, new: BatchRow) -> None:
         """Suspects of a family become a new one, which remembers how often."""
@@ -133,7 +131,18 @@ class Families:
         rounds_count = (before.rounds_count if before else 0) + 1
         row = FamilyRow(new.root, new.rows_count, rounds_count=rounds_count, settled_mark=self.settled_count)
         self._database.insert(schema.FAMILIES, [row])
-        self.leave(root, new.rows_count)
+        # A suspect is a single row.
+        self._leave(root, new.rows_count, new.rows_count)
+
+    def _leave(self, root: int, members_count: int, suspects_count: int) -> None:
+        row = self._find(root)
+        if row is not None:
+            self._write(
+                row._replace(
+                    refused_count=row.refused_count - suspects_count,
+                    members_count=row.members_count - members_count,
+                )
+            )
 
     def _find(self, root: int) -> FamilyRow | None:
         rows = self._database.select(schema.FAMILIES, "WHERE root = ?", (root,))

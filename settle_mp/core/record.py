@@ -80,15 +80,20 @@ def read_on(body: bytes, at: int, seed: int, shift: int, payloads: list[bytes]) 
 
     `body[0]` stands, or once stood, at `shift` in the segment.
     """
-    keep, head, end = payloads.append, HEAD.unpack_from, len(body) - HEAD_BYTES
-    while at <= end:
-        length, checksum, seen = head(body, at)
-        start = at + HEAD_BYTES
-        payload = body[start : start + length]
-        if length == 0 or len(payload) != length or crc32(payload, seed) != checksum or seen > shift + at:
-            break
-        keep(payload)
-        at = start + length
+    keep, head, checked, head_bytes = payloads.append, HEAD.unpack_from, crc32, HEAD_BYTES
+    end = len(body)
+    try:
+        while True:
+            length, checksum, seen = head(body, at)
+            start = at + head_bytes
+            stop = start + length
+            payload = body[start:stop]
+            if checked(payload, seed) != checksum or seen > shift + at or stop > end or not length:
+                break
+            keep(payload)
+            at = stop
+    except struct.error:  # fewer bytes than a head: the end of nearly every run, cheaper than asking each time
+        return at
     return at
 
 

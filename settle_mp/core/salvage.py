@@ -104,8 +104,7 @@ def _record_at(body: bytes, at: int, seed: int) -> bytes:
         return b""
     length, checksum, _ = HEAD.unpack_from(body, at)
     payload = body[at + HEAD_BYTES : at + HEAD_BYTES + length]
-    is_good = 0 < length <= PAYLOAD_BYTES_MAX and len(payload) == length and crc32(payload, seed) == checksum
-    return payload if is_good else b""
+    return payload if len(payload) == length and crc32(payload, seed) == checksum else b""
 
 
 def _displacement(body: bytes, at: int, seed: int) -> int:

@@ -43,13 +43,15 @@ class Window:
     first_s: float = 0.0
     last_s: float = 0.0
 
-    def add(self, folded: Folded, count: int) -> None:
-        """Add `count` events like `folded`."""
-        entry = self.entries.get(folded.key)
-        if entry is None:
-            entry = self.entries[folded.key] = Entry()
-        entry.add(folded, count)
-        self.events_count += count
+    def add(self, events: Iterable[tuple[Folded, int]]) -> None:
+        """Add events, each with how often it came."""
+        entries = self.entries
+        for folded, count in events:
+            entry = entries.get(folded[0])
+            if entry is None:
+                entry = entries[folded[0]] = Entry()
+            entry.add(folded, count)
+            self.events_count += count
 
     def reach(self, at_s: float) -> None:
         """Stretch the window over a time of its hour."""

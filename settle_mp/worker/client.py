@@ -13,6 +13,7 @@ from settle_mp import config
 from settle_mp.core.event import (
     EVENT_TYPE_CHARS_MAX,
     METADATA_BYTES_MAX,
+    PLAIN_TYPES,
     QUANTITY_MAX,
     RESERVED_NAME,
     USER_ID_CHARS_MAX,
@@ -35,8 +36,6 @@ log = logging.getLogger("settle_mp")
 
 #: Event types that the hot path knows by heart; others take the slow path, which checks their names.
 KNOWN_TYPES_MAX: Final = 1024
-
-_PLAIN: Final = frozenset((str, int, bool, type(None)))
 
 
 class Events:
@@ -137,7 +136,7 @@ def _make_track(producer: Producer, on_invalid: str) -> Callable[..., None]:
     """
     slot, asleep, wake = producer.slot, producer.asleep, producer.wake
     pack = msgpack.Packer(strict_types=True, autoreset=True).pack
-    head, plain, reserved = HEAD.pack, _PLAIN, RESERVED_NAME
+    head, plain, reserved = HEAD.pack, PLAIN_TYPES, RESERVED_NAME
     chars_max, quantity_max, bytes_max = USER_ID_CHARS_MAX, QUANTITY_MAX, METADATA_BYTES_MAX
     known_types: set[str] = set()
     track_slowly = _make_slow_track(producer, on_invalid, known_types)

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from settle_mp.core.event import pack_event
@@ -58,7 +58,7 @@ def window_of(counted: Counted) -> Window:
     window = Window(HOUR)
     for payload, count, at_s in counted:
         window.reach(at_s)
-        window.add(fold_payload(payload, RULES), count)
+        window.add([(fold_payload(payload, RULES), count)])
     return window
 
 
@@ -67,7 +67,7 @@ def window_with(sizes: list[int]) -> Window:
     window = Window(HOUR)
     for number, size in enumerate(sizes):
         empty = len(row_text(Key(f"{number:04}", "E", ""), Entry(1, 1), None))
-        window.add(Folded(Key(f"{number:04}{'x' * (size - empty)}", "E", ""), 1, None), 1)
+        window.add([(Folded(Key(f"{number:04}{'x' * (size - empty)}", "E", ""), 1, None), 1)])
     return window
 
 
@@ -204,7 +204,7 @@ def test_an_annotation_tells_count_and_window() -> None:
 def test_an_annotation_never_leaves_its_hour(times: list[float], hour: int) -> None:
     """Whatever times were reached, also none and those of a clock that was set; start comes before end."""
     window = Window(hour)
-    window.add(Folded(Key("u", "E", ""), 1, None), 1)
+    window.add([(Folded(Key("u", "E", ""), 1, None), 1)])
     for at_s in times:
         window.reach(at_s)
     ours = annotation_of(window)
@@ -214,10 +214,12 @@ def test_an_annotation_never_leaves_its_hour(times: list[float], hour: int) -> N
 
 
 @given(st.lists(TIMES, min_size=1, max_size=5))
+@example([START_S])
+@example([START_S + HOUR_S - 0.5])
 def test_a_window_covers_the_times_it_reached(times: list[float]) -> None:
     """In any order."""
     window = Window(HOUR)
-    window.add(Folded(Key("u", "E", ""), 1, None), 1)
+    window.add([(Folded(Key("u", "E", ""), 1, None), 1)])
     for at_s in times:
         window.reach(at_s)
     assert (window.first_s, window.last_s) == (min(times), max(times))
@@ -291,7 +293,7 @@ def test_windows_keep_hours_apart(added: list[tuple[int, int]]) -> None:
     windows = Windows()
     folded = Folded(Key("u", "E", ""), 1, None)
     for hour, count in added:
-        windows.at(hour, 0.0).add(folded, count)
+        windows.at(hour, 0.0).add([(folded, count)])
     hours = sorted({hour for hour, _ in added})
     assert [window.hour for window in windows] == hours
     assert [window.events_count for window in windows] == [
@@ -307,7 +309,7 @@ def opened_at(now_s: float, rows: int = 1) -> Windows:
     """Windows with so many sums, opened at a time."""
     windows = Windows()
     for number in range(rows):
-        windows.at(HOUR + number % 2, now_s).add(Folded(Key(f"u{number}", "E", ""), 1, None), 1)
+        windows.at(HOUR + number % 2, now_s).add([(Folded(Key(f"u{number}", "E", ""), 1, None), 1)])
     return windows
 
 
