@@ -10,7 +10,7 @@ import logging
 import random
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from settle_mp.collector.delivery import IN_FLIGHT_MAX
 from settle_mp.core.family import DeadLetterSuspects, Regroup, family_step
@@ -41,6 +41,11 @@ if TYPE_CHECKING:
     from settle_mp.upstream import Upstream
 
 log = logging.getLogger("settle_mp")
+
+#: Sums in the open windows at which they are sealed before their time. Far more than the users active in a
+#: flush interval on most hosts, since what is sealed early is not added up; few enough that writing them is a
+#: fraction of a second.
+WINDOW_ROWS_MAX: Final = 10_000
 
 
 @dataclass(slots=True)
@@ -118,9 +123,8 @@ class Shipping:
     # --- Sealing ---
 
     def _is_due(self, now_s: float) -> bool:
-        settings = self._settings
-        rows_max = settings.batch_rows_max * IN_FLIGHT_MAX
-        return self._state.windows.is_due(now_s, interval_s=settings.flush_interval_s, rows_max=rows_max)
+        interval_s = self._settings.flush_interval_s
+        return self._state.windows.is_due(now_s, interval_s=interval_s, rows_max=WINDOW_ROWS_MAX)
 
     def _is_ready(self) -> bool:
         """Whether the upstream would take another batch soon: else the windows stay open."""
