@@ -107,8 +107,8 @@ class SealBook:
     def troubled_by(self, number: int, events_count: int, reason: str) -> dict[bytes, Trouble]:
         """The troubles that a failed batch of a seal makes, one for each producer that the seal covers.
 
-        Ask before the batch is settled, and take the answer up in `troubles` before asking for the next batch:
-        it holds what the producer was to be told already.
+        Ask before the batch is settled, and put the answer into `troubles` before asking for the next batch:
+        it holds what a producer was to be told already.
         """
         seal = self._seals.get(number)
         if seal is None:

@@ -148,6 +148,12 @@ def test_the_longest_record_can_be_torn() -> None:
     assert salvage(one_more, SEED, 0, is_last=True).spans
 
 
+def test_the_longest_record_can_be_torn_behind_its_head() -> None:
+    """Its length is one that a record can have."""
+    record = encode_record(bytes([EVENT_BYTE]) * PAYLOAD_BYTES_MAX, SEED, 0)
+    assert salvage(record[:5000], SEED, 0, is_last=True) == clean([], is_torn=True)
+
+
 def test_only_a_last_record_is_torn() -> None:
     """The same bytes in a segment that its producer left for the next one are damage."""
     made = records(events(3))
@@ -263,6 +269,15 @@ def test_a_damaged_offset_claims_no_missing_bytes() -> None:
         Span(start=starts[1], end=starts[1], missing_bytes=0),
         Span(start=starts[4], end=starts[4], missing_bytes=len(made[4])),
     )
+
+
+def test_the_largest_record_is_found_behind_damage() -> None:
+    """The search knows how long records can be."""
+    largest = bytes([EVENT_BYTE]) * PAYLOAD_BYTES_MAX
+    body = b"\xff" * 40 + records([largest], 40)[0]
+    found = salvage(body, SEED, 0, is_last=False)
+    assert found.payloads == (largest,)
+    assert found.spans == (Span(start=0, end=40, missing_bytes=0),)
 
 
 def test_a_lost_page_is_noticed() -> None:

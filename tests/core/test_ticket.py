@@ -153,6 +153,12 @@ def test_a_producer_without_events_in_a_seal_is_not_troubled() -> None:
     assert book.troubled_by(2, 5, "refused") == {}
 
 
+def test_a_seal_knows_whom_it_covers() -> None:
+    """It waits with nothing of anybody else."""
+    seal = Seal(1, {A: Reach(0, 100, 4)}, {10})
+    assert (seal.waiting_count(A), seal.waiting_count(B)) == (4, 0)
+
+
 def test_asking_who_is_troubled_changes_nothing() -> None:
     """The ledger writes it first."""
     book = book_with(Seal(1, {A: Reach(0, 100, 4)}, {10}))
