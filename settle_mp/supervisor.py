@@ -128,9 +128,9 @@ class Supervisor:
                 preexec_fn=_die_with_parent(),  # noqa: PLW1509  this process has one thread
             )
         except OSError as error:
-            self._back_off("supervised_collector_not_started", reason=str(error))
+            self._back_off("collector_not_spawned", reason=str(error))
             return
-        log.info("supervised_collector_started", extra={"pid": self._child.pid})
+        log.info("collector_spawned", extra={"pid": self._child.pid})
 
     def _note_death(self, code: int, lived_s: float) -> None:
         if code == ALREADY_RUNNING:
@@ -143,7 +143,7 @@ class Supervisor:
         if code in {CONFIG, USAGE}:
             # The collector has named the setting; a file may be mended at any time, and SIGHUP looks at once.
             self._pause_s = RESTART_S_MAX
-        self._back_off("supervised_collector_ended", reason=_how(code), lived_s=round(lived_s, 1))
+        self._back_off("collector_died", reason=_how(code), lived_s=round(lived_s, 1))
 
     def _back_off(self, name: str, **fields: object) -> None:
         kept = "nothing is lost: journals keep all events"
@@ -158,7 +158,7 @@ class Supervisor:
             try:
                 self._child.wait(self._end_s)
             except subprocess.TimeoutExpired:
-                log.warning("supervised_collector_killed", extra={"reason": f"no end within {self._end_s} s"})
+                log.warning("collector_killed", extra={"reason": f"no end within {self._end_s} s"})
                 self._child.kill()
                 self._child.wait()
 

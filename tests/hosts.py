@@ -7,8 +7,8 @@
         server.end(signal.SIGTERM)                # or server.kill_group()
         host.settle(1_030)                        # upstream, books and state folder say the same
 
-Whatever is started runs in a session of its own, is ended with the test, and fails the test for a traceback or
-a warning on its standard error, and for a process that it leaves behind.
+Whatever is started runs in a session of its own, is ended with the test, and fails the test for a traceback,
+a warning on its standard error, or a process that it leaves behind.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tests.upstreams import DEADLINE_S, wait_until
+from tests.upstreams import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).parent.parent
 CLI: Final = (sys.executable, "-m", "settle_mp.cli")
 
+#: Seconds that anything here may take before a test is taken for failed: many processes on a busy machine.
+DEADLINE_S: Final = 60.0
+#: An environment variable that all processes of a host have, so that none can hide.
+_MARK: Final = "HOST_UNDER_TEST"
 #: What no program may say.
 _COMPLAINT: Final = re.compile(r"^.*(?:Traceback \(most recent|\w+Warning: ).*$", re.MULTILINE)
 #: What is gunicorn's own: its workers leave their listeners open at exit, and from version 25 on it forks
@@ -70,6 +74,11 @@ class Program:
         return self.process.pid
 
     @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self.process.poll() is None
+
+    @property
     def said(self) -> str:
         """Everything it and its children have said so far."""
         return self._output.read_text(errors="replace")
@@ -78,7 +87,7 @@ class Program:
         """Wait until it has said something so often; returns all it said."""
         what = f"{self.command[2:5]} says {text!r} {times} times"
         try:
-            wait_until(lambda: self.said.count(text) >= times or self.process.poll() is not None, what)
+            wait_until(lambda: self.said.count(text) >= times or not self.is_running, what, DEADLINE_S)
         except pytest.fail.Exception:
             pytest.fail(f"{what}, but only:\n{self.said}")
         assert self.said.count(text) >= times, f"{what}, but it ended:\n{self.said}"
@@ -150,6 +159,7 @@ class Host:
             **upstream.environ,
             "SETTLE_MP_STATE_DIR": str(state_dir),
             "SETTLE_MP_FLUSH_INTERVAL_S": "0.1",
+            _MARK: str(folder),
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             "PYTHONWARNINGS": "default",
@@ -187,8 +197,8 @@ class Host:
         return program
 
     def pids(self) -> list[int]:
-        """Processes that have this state folder in their environment, zombies aside. Linux only."""
-        mine = f"SETTLE_MP_STATE_DIR={self.state_dir}".encode()
+        """Every process that was started here, whoever its parent is now, zombies aside. Linux only."""
+        mine = f"{_MARK}={self.environ[_MARK]}".encode()
         found = []
         for path in Path("/proc").glob("[0-9]*/environ"):
             with contextlib.suppress(OSError):
@@ -196,9 +206,13 @@ class Host:
                     found.append(int(path.parent.name))
         return found
 
+    def wait_empty(self) -> None:
+        """Wait until no process of this host is left."""
+        wait_until(lambda: not self.pids(), "no process is left", DEADLINE_S)
+
     def close(self) -> None:
         """End whatever runs, and complain of what should not have been."""
-        running = [program for program in self._programs if program.process.poll() is None]
+        running = [program for program in self._programs if program.is_running]
         for program in running:
             program.kill_group()
         left = [pid for pid in self.pids() if pid != os.getpid()]
@@ -237,10 +251,10 @@ class Host:
         A collector must be running; every producer must have ended.
         """
         try:
-            self.upstream.wait_quantity(count)
+            self.upstream.wait_quantity(count, timeout_s=DEADLINE_S)
         except pytest.fail.Exception as failure:
             pytest.fail(f"{failure}: {self.upstream.usage()} {self.status()}")
-        wait_until(lambda: not self.journals(), "all journals are removed")
+        wait_until(lambda: not self.journals(), "all journals are removed", DEADLINE_S)
         collectors = [each for each in self._programs if "collector" in each.command]
         collectors[-1].end()
         books = self.status()

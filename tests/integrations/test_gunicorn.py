@@ -43,6 +43,8 @@ CASES = {
     "preload-no-hooks": Case(options=("--preload",), imported=7, conf=""),
     "max-requests": Case(options=("--max-requests=100",)),
     "max-requests-no-hooks": Case(options=("--max-requests=100", "--preload"), conf=""),
+    "gthread": Case(options=("--worker-class=gthread", "--threads=4")),
+    "gevent": Case(options=("--worker-class=gevent",)),
     "SIGKILL": Case(is_killed=True),
     "collector-afterwards": Case(is_collected_afterwards=True),
 }
