@@ -1,0 +1,67 @@
+"""The app that gunicorn serves: three endpoints, each of which does its work, tracks it and answers."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from settle_mp import Settle
+from settle_mp.demo import traffic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+#: Which worker answered, so that the demo knows whom it can kill.
+WORKER_HEADER: Final = "X-Worker"
+#: A request with this header is answered without being tracked: `settle-mp demo --sabotage`.
+SABOTAGE_HEADER: Final = "X-Sabotage"
+
+# Made in the arbiter (preload_app), used in its workers.
+settle: Final = Settle()
+
+
+def ask(asked: dict[str, Any]) -> None:
+    """An AI endpoint: bills each query, and the tokens of each model."""
+    metadata = {name: asked[name] for name in ("model", "tokens", "request_id")}
+    settle.events.track(asked["user"], traffic.AI_QUERY.event_type, metadata=metadata)
+
+
+def watch(asked: dict[str, Any]) -> None:
+    """A video player that reports every six seconds: bills minutes."""
+    quantity = float(traffic.VIDEO_MINUTES.quantity)
+    settle.events.track(asked["user"], traffic.VIDEO_MINUTES.event_type, quantity=quantity)
+
+
+def export(asked: dict[str, Any]) -> None:
+    """A PDF export: bills each one, and names it."""
+    metadata = {"request_id": asked["request_id"]}
+    settle.events.track(asked["user"], traffic.PDF_EXPORT.event_type, metadata=metadata)
+
+
+_ROUTES: Final[dict[str, Callable[[dict[str, Any]], None]]] = {
+    traffic.AI_QUERY.path: ask,
+    traffic.VIDEO_MINUTES.path: watch,
+    traffic.PDF_EXPORT.path: export,
+}
+
+
+def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer one request."""
+    route = _ROUTES.get(environ["PATH_INFO"])
+    if route is None:
+        start_response("404 Not Found", [("Content-Length", "0")])
+        return []
+    asked = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+    if "HTTP_X_SABOTAGE" not in environ:
+        route(asked)
+    answer = json.dumps({"done": asked["request_id"]}).encode()
+    headers = [
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(answer))),
+        (WORKER_HEADER, str(os.getpid())),
+    ]
+    start_response("200 OK", headers)
+    return [answer]
