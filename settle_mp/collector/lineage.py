@@ -100,7 +100,11 @@ def open_or_replace(state_dir: Path, bonds: Iterable[Bond], *, ledger_bytes_max:
             },
         )
         ledger = Ledger.open(folder, ledger_bytes_max=ledger_bytes_max, now_s=now_s)
-    _tell(ledger, folder, now_s)
+    try:
+        _tell(ledger, folder, now_s)
+    except BaseException:
+        ledger.close()
+        raise
     return ledger
 
 
