@@ -59,7 +59,7 @@ def test_a_drain_timeout_is_a_number_of_seconds(drain_timeout: object) -> None:
 
 @pytest.mark.slow
 def test_an_ending_worker_hands_over_and_the_arbiter_does_not(host: Host) -> None:
-    """worker_exit acts in the worker alone, since gunicorn calls it in the arbiter, too, for one that is gone."""
+    """worker_exit acts in the worker alone; gunicorn calls it in the arbiter, too, for one that is gone."""
     host.collector()
     code = """
 import os, types
@@ -102,7 +102,7 @@ def _names(state_dir: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_a_drain_timeout_ships_before_the_end(host: Host) -> None:
-    """With one, gunicorn has not ended before the upstream has everything: for a disk that dies with the host."""
+    """With one, the upstream has everything before gunicorn ends: for a disk that dies with the host."""
     host.upstream.fault(Fault.answering(503, when="before", times=2))
     conf = "from settle_mp.integrations.gunicorn import *\nrun_collector(drain_timeout=30)"
     server = host.gunicorn(APP, conf=conf)
