@@ -123,7 +123,7 @@ def unpack_event(payload: bytes) -> Event:
         and 0 < len(user_id) <= USER_ID_CHARS_MAX
         and 0 < len(event_type) <= EVENT_TYPE_CHARS_MAX
         and 0 < quantity <= QUANTITY_MAX
-        and (metadata is None or (type(metadata) is dict and _is_flat(metadata)))
+        and (metadata is None or is_flat(metadata))
         and len(payload) <= METADATA_BYTES_MAX
     ):
         # Nearly all events are as plain as that, and need none of the slower checks below.
@@ -138,8 +138,9 @@ def unpack_event(payload: bytes) -> Event:
     return Event(user, kind, exact(amount), plain)
 
 
-def _is_flat(metadata: dict[Any, Any]) -> bool:
-    if RESERVED_NAME in metadata:
+def is_flat(metadata: object) -> bool:
+    """Whether metadata are what nearly all are, and need no look inside any value."""
+    if type(metadata) is not dict or RESERVED_NAME in metadata:
         return False
     for name, value in metadata.items():
         if type(name) is not str or type(value) not in PLAIN_TYPES:

@@ -92,8 +92,9 @@ def read_on(body: bytes, at: int, seed: int, shift: int, payloads: list[bytes]) 
                 break
             keep(payload)
             at = stop
-    except struct.error:  # fewer bytes than a head: the end of nearly every run, cheaper than asking each time
-        return at
+    except struct.error:
+        # Fewer bytes than a head: the end of nearly every run, and cheaper than asking before each record.
+        pass
     return at
 
 

@@ -49,7 +49,7 @@ def make_home(journals: Path, mode: int) -> Home:
     producer = os.urandom(PRODUCER_ID_BYTES)
     folder = journals / f"{statedir.BUILDING_PREFIX}{producer.hex()}"
     folder.mkdir(mode=0o700)
-    if mode != 0o600:
+    if mode != statedir.file_mode(None):
         folder.chmod(0o2770)
     try:
         lock = statedir.try_lock(folder / statedir.LOCK_NAME, create=True, mode=mode)

@@ -11,13 +11,11 @@ import msgpack
 
 from settle_mp import config
 from settle_mp.core.event import (
-    EVENT_TYPE_CHARS_MAX,
     METADATA_BYTES_MAX,
-    PLAIN_TYPES,
     QUANTITY_MAX,
-    RESERVED_NAME,
     USER_ID_CHARS_MAX,
     exact,
+    is_flat,
     pack_event,
 )
 from settle_mp.core.record import HEAD
@@ -136,7 +134,7 @@ def _make_track(producer: Producer, on_invalid: str) -> Callable[..., None]:
     """
     slot, asleep, wake = producer.slot, producer.asleep, producer.wake
     pack = msgpack.Packer(strict_types=True, autoreset=True).pack
-    head, plain, reserved = HEAD.pack, PLAIN_TYPES, RESERVED_NAME
+    head = HEAD.pack
     chars_max, quantity_max, bytes_max = USER_ID_CHARS_MAX, QUANTITY_MAX, METADATA_BYTES_MAX
     known_types: set[str] = set()
     track_slowly = _make_slow_track(producer, on_invalid, known_types)
@@ -161,21 +159,14 @@ def _make_track(producer: Producer, on_invalid: str) -> Callable[..., None]:
         try:
             if asleep:
                 wake()
-            is_plain = (
+            if (
                 type(user_id) is str
                 and 0 < len(user_id) <= chars_max
                 and event_type in known_types
                 and type(quantity) is int
                 and 0 < quantity <= quantity_max
-            )
-            if metadata is not None and is_plain:
-                is_plain = type(metadata) is dict and reserved not in metadata
-                if is_plain:
-                    for name, value in metadata.items():
-                        if type(name) is not str or type(value) not in plain:
-                            is_plain = False
-                            break
-            if is_plain:
+                and (metadata is None or is_flat(metadata))
+            ):
                 payload = pack([user_id, event_type, quantity, metadata])
                 length = len(payload)
                 if length <= bytes_max:

@@ -13,23 +13,23 @@ from __future__ import annotations
 import collections
 import contextlib
 import logging
-import os
 import random
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import zmq
 
 from settle_mp import transport
 from settle_mp.core import wire
+from settle_mp.core.record import RECORD_BYTES_MAX
 from settle_mp.worker import native
+from settle_mp.worker.alarm import Alarm
+from settle_mp.worker.flushes import Flushes
 from settle_mp.worker.hours import HourMarks
 from settle_mp.worker.waiter import Waiter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from settle_mp.worker.flushes import FlushRequest
     from settle_mp.worker.journal import Journal
 
 log = logging.getLogger("settle_mp")
@@ -39,8 +39,6 @@ CREDIT_BYTES: Final = 1024 * 1024
 #: How long new bytes are gathered into one frame at first; doubles while few come, up to the second figure.
 GATHER_S: Final = 0.005
 GATHER_S_MAX: Final = 0.1
-#: A flush is asked for again so often, in case the collector that heard it is gone.
-ASK_AGAIN_S: Final = 0.5
 #: The first and the longest pause before another hello when the collector does not answer.
 HELLO_S: Final = 1.0
 HELLO_S_MAX: Final = 15.0
@@ -51,17 +49,6 @@ SLEEP_S: Final = 60.0
 GOODBYE_S: Final = 0.1
 #: Messages taken from the control socket in one turn.
 MESSAGES_MAX: Final = 256
-
-
-@dataclass(slots=True)
-class FlushRequest:
-    """A flush on its way; `answered` is called once with the collector's answer."""
-
-    ticket: int
-    position: int
-    deadline_s: float
-    answered: Callable[[wire.Flushed], None]
-    asked_s: float = float("-inf")
 
 
 class Courier:
@@ -80,11 +67,9 @@ class Courier:
         self._journal = journal
         self._endpoints = endpoints
         self._hours = HourMarks()
-        self._flushes: dict[int, FlushRequest] = {}
+        self._flushes = Flushes(journal.producer)
         self._requests: collections.deque[FlushRequest] = collections.deque()
-        self._wake_in, self._wake_out = os.pipe()
-        os.set_blocking(self._wake_in, False)
-        os.set_blocking(self._wake_out, False)
+        self._alarm = Alarm()
         self._hand_over_until_s: float | None = None
         self._ended: Waiter | None = None
         self._is_welcome = False
@@ -119,8 +104,7 @@ class Courier:
     def wake(self) -> None:
         """End the courier's sleep."""
         self.asleep.clear()
-        with contextlib.suppress(OSError):  # a full pipe has woken it already
-            os.write(self._wake_out, b"w")
+        self._alarm.ring()
 
     def request(self, flush: FlushRequest) -> None:
         """Have a flush asked for until it is answered or its deadline passes."""
@@ -138,11 +122,7 @@ class Courier:
 
     def let_go(self) -> None:
         """In a forked child: close our copies of the parent's pipe. Its sockets are not ours to touch."""
-        for descriptor in (self._wake_in, self._wake_out):
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-        # The numbers may soon be somebody else's files.
-        self._wake_in = self._wake_out = -1
+        self._alarm.let_go()
 
     # --- The thread ---
 
@@ -182,7 +162,7 @@ class Courier:
             self._hello_at_s = 0.0
             poller = zmq.Poller()
             poller.register(self._dealer, zmq.POLLIN)
-            poller.register(self._wake_in, zmq.POLLIN)
+            poller.register(self._alarm.descriptor, zmq.POLLIN)
             while not self._is_stopping:
                 self._turn(poller)
             self._say(self._goodbye())
@@ -191,20 +171,24 @@ class Courier:
             context.destroy(linger=int(GOODBYE_S * 1000))
 
     def _turn(self, poller: zmq.Poller) -> None:
-        self._drain_wakes()
+        self._alarm.silence()
         self._hear()
         now_s = time.monotonic()
         self._take_requests(now_s)
         self._greet(now_s)
         has_sent = self._send()
-        self._ask_flushes(now_s)
+        self._journal.prefault()
+        for question in self._flushes.questions(now_s):
+            self._say(question)
         self._wait(poller, has_sent=has_sent)
 
     def _wait(self, poller: zmq.Poller, *, has_sent: bool) -> None:
         """Gather for some milliseconds while events come; sleep until woken when none do."""
-        self._gather_s = GATHER_S if has_sent else min(2 * self._gather_s, GATHER_S_MAX)
+        if has_sent:
+            self._gather_s, self._lull_s = GATHER_S, FIRST_SLEEP_S
+        else:
+            self._gather_s = min(2 * self._gather_s, GATHER_S_MAX)
         if self._is_welcome and self._gather_s < GATHER_S_MAX:
-            self._lull_s = FIRST_SLEEP_S
             poller.poll(int(self._gather_s * 1000))
             return
         if self._is_welcome:
@@ -215,7 +199,6 @@ class Courier:
         finally:
             self.asleep.clear()
         self._lull_s = SLEEP_S
-        self._gather_s = GATHER_S
 
     def _next_duty_s(self) -> float:
         """How long nothing is to be done unless something arrives."""
@@ -225,27 +208,25 @@ class Courier:
             duties.append(self._hello_at_s - now_s)
         if self._hand_over_until_s is not None:
             duties.append(self._hand_over_until_s - now_s)
-        duties += [flush.asked_s + ASK_AGAIN_S - now_s for flush in self._flushes.values()]
-        return min(duties)
+        return min(*duties, self._flushes.left_s(now_s))
 
     def _can_send(self) -> bool:
         journal = self._journal
-        return (
-            self._is_welcome and self._sent < journal.tail and self._sent - journal.committed < CREDIT_BYTES
-        )
+        return self._is_welcome and self._sent < journal.tail and self._credit >= RECORD_BYTES_MAX
 
-    def _drain_wakes(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_in, 4096)
+    @property
+    def _credit(self) -> int:
+        """Bytes that may still go before the next ack."""
+        return CREDIT_BYTES - (self._sent - self._journal.committed)
 
     def _pause(self, pause_s: float) -> None:
         """Wait before starting over; only `stop` ends it early."""
         deadline_s = time.monotonic() + pause_s
         poller = zmq.Poller()
-        poller.register(self._wake_in, zmq.POLLIN)
+        poller.register(self._alarm.descriptor, zmq.POLLIN)
         while not self._is_stopping and (left_s := deadline_s - time.monotonic()) > 0:
             poller.poll(int(left_s * 1000) + 1)
-            self._drain_wakes()
+            self._alarm.silence()
 
     # --- Sending ---
 
@@ -254,11 +235,9 @@ class Courier:
         journal = self._journal
         self._hours.look(time.time(), journal)
         first_sent = self._sent
-        while self._is_welcome:
-            credit = CREDIT_BYTES - (self._sent - journal.committed)
-            end = self._hours.next_end(self._sent)
-            room = min(wire.FRAME_BODY_BYTES_MAX, credit, end - self._sent)
-            base, body = journal.read(self._sent, room) if room > 0 else (0, b"")
+        while self._can_send():
+            room = min(wire.FRAME_BODY_BYTES_MAX, self._credit, self._hours.next_end(self._sent) - self._sent)
+            base, body = journal.read(self._sent, room)
             if not body:
                 break
             frame = wire.Frame(
@@ -297,19 +276,10 @@ class Courier:
     def _take_requests(self, now_s: float) -> None:
         while self._requests:
             flush = self._requests.popleft()
-            self._flushes[flush.ticket] = flush
+            self._flushes.add(flush)
             # Whoever flushes wants to know now whether the collector is there.
             self._hello_pause_s = HELLO_S
             self._hello_at_s = min(self._hello_at_s, now_s)
-
-    def _ask_flushes(self, now_s: float) -> None:
-        for flush in list(self._flushes.values()):
-            left_s = flush.deadline_s - now_s
-            if left_s <= -ASK_AGAIN_S:
-                del self._flushes[flush.ticket]
-            elif now_s - flush.asked_s >= ASK_AGAIN_S:
-                flush.asked_s = now_s
-                self._say(wire.Flush(self._journal.producer, flush.ticket, flush.position, _earlier(left_s)))
 
     def _goodbye(self) -> wire.Goodbye:
         dropped = self._journal.header.dropped
@@ -346,9 +316,7 @@ class Courier:
             self.state = f"the collector refuses: {message.reason}"
             self._tell("collector_refuses", logging.ERROR, message.reason)
         elif isinstance(message, wire.Flushed):
-            flush = self._flushes.pop(message.ticket, None)
-            if flush is not None:
-                flush.answered(message)
+            self._flushes.answer(message)
         elif isinstance(message, wire.AskPosition):
             self._say(wire.Position(self._journal.producer, message.request, self._journal.tail))
 
@@ -366,8 +334,3 @@ class Courier:
         if name not in self._told and not native.is_patched():
             self._told.add(name)
             log.log(level, name, extra={"reason": text})
-
-
-def _earlier(left_s: float) -> float:
-    """A deadline for the collector that leaves its answer time to arrive before ours."""
-    return max(0.0, left_s - min(0.05, 0.1 * left_s))

@@ -56,7 +56,7 @@ class Header:
         Whoever holds the lock counts for all, so that a signal handler in the middle never waits.
         """
         self._drops.append(quantity)
-        while self._drops and self._lock.acquire(False):
+        while self._drops and self._lock.acquire(blocking=False):
             try:
                 self._count_drops()
             finally:

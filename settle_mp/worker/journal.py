@@ -54,7 +54,7 @@ class Journal:
 
     Attributes:
         producer: 16 random bytes that name this process life.
-        slot: A list of one: what `track()` appends with now. The caller owns it; a closed journal lets go of it.
+        slot: A list of one: what `track()` appends with now. The caller owns it; closing lets go of it.
         is_volatile: True when there is no folder and events live in memory only.
     """
 
@@ -265,6 +265,11 @@ class Journal:
             return self.count_to(self.tail) - counted
         except ValueError:  # the courier freed a segment under our eyes
             return self.count_to(self.tail) - self._counted[1]
+
+    def prefault(self) -> None:
+        """Map the pages that are written next; for the courier, which has the time."""
+        with contextlib.suppress(ValueError):  # just closed
+            self.newest.prefault()
 
     def commit(self, ledger: bytes, position: int, *, is_waiting: bool = True) -> bool:
         """The collector has committed up to `position`: note it, and free what is not needed.

@@ -14,13 +14,15 @@ import os
 import socket
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from settle_mp import statedir, transport
 from settle_mp.core.record import Identity
 from settle_mp.core.wire import Flushed
 from settle_mp.worker import birth, native
-from settle_mp.worker.courier import Courier, FlushRequest
+from settle_mp.worker.courier import Courier
+from settle_mp.worker.flushes import FlushRequest
 from settle_mp.worker.journal import CLOSED, Journal
 from settle_mp.worker.report import FlushReport
 from settle_mp.worker.room import JournalFullError, Limits
@@ -54,7 +56,7 @@ _label: list[str] = []
 
 
 def label_process(label: str) -> None:
-    """Name this process for operators, such as "gunicorn:app worker 3"; call it before the first `track()`."""
+    """Name this process for operators, such as "gunicorn:app worker 3", before its first `track()`."""
     _label[:] = [label[:200]]
 
 
@@ -104,7 +106,7 @@ class Producer:
     # --- Tracking ---
 
     def append(self, payload: bytes, quantity: Quantity) -> None:
-        """Append one event by the slow path: at first use, at a change of segments, after a fork, when full."""
+        """Append one event by the slow path: at first use, at a segment's end, after a fork, when full."""
         while True:
             life = self._life()
             try:
@@ -263,7 +265,7 @@ class Producer:
         )
 
     def _ask(self, life: _Life, position: int, timeout_s: float) -> tuple[Flushed | None, str]:
-        """Ask the collector through the courier; its answer, if any, and the reason for what is unconfirmed."""
+        """Ask through the courier: the collector's answer, if any, and why something is unconfirmed."""
         self._is_closed = False
         self._start_courier(life)
         courier = life.courier
@@ -309,7 +311,7 @@ def _let_go(life: _Life) -> None:
 
 
 def _process_name() -> str:
-    return f"{os.path.basename(sys.argv[0] or 'python')} pid {os.getpid()}" if sys.argv else "python"
+    return f"{Path(sys.argv[0] or 'python').name} pid {os.getpid()}" if sys.argv else "python"
 
 
 _exits: list[int] = []
