@@ -133,6 +133,17 @@ def test_keys_are_equal_when_metadata_are(left: Metadata, right: Metadata) -> No
     assert (key_of(left) == key_of(right)) == (shape(left or {}) == shape(right or {}))
 
 
+@given(METADATA)
+def test_a_keys_metadata_are_canonical_json(metadata: Metadata) -> None:
+    """The short way for flat metadata and the long way for any other write the same text."""
+    text = json.dumps(metadata, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert key_of(metadata).metadata == (text if metadata else "")
+    for name, value in (metadata or {}).items():
+        assert key_of({name: value}).metadata == json.dumps(
+            {name: value}, separators=(",", ":"), ensure_ascii=False, sort_keys=True
+        )
+
+
 CLOSE: st.SearchStrategy[Any] = st.recursive(
     st.sampled_from([1, 1.0, True, "1", "true", None, 0, 0.0, False, "", "null", [], {}]),
     lambda inner: (
