@@ -14,11 +14,6 @@ if TYPE_CHECKING:
 
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-#: Which worker answered, so that the demo knows whom it can kill.
-WORKER_HEADER: Final = "X-Worker"
-#: A request with this header is answered without being tracked: `settle-mp demo --sabotage`.
-SABOTAGE_HEADER: Final = "X-Sabotage"
-
 # Made in the arbiter (preload_app), used in its workers.
 settle: Final = Settle()
 
@@ -41,6 +36,8 @@ def export(asked: dict[str, Any]) -> None:
     settle.events.track(asked["user"], traffic.PDF_EXPORT.event_type, metadata=metadata)
 
 
+#: The header as WSGI names it.
+_SABOTAGE_VARIABLE: Final = "HTTP_" + traffic.SABOTAGE_HEADER.upper().replace("-", "_")
 _ROUTES: Final[dict[str, Callable[[dict[str, Any]], None]]] = {
     traffic.AI_QUERY.path: ask,
     traffic.VIDEO_MINUTES.path: watch,
@@ -55,13 +52,13 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
         start_response("404 Not Found", [("Content-Length", "0")])
         return []
     asked = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
-    if "HTTP_X_SABOTAGE" not in environ:
+    if _SABOTAGE_VARIABLE not in environ:
         route(asked)
-    answer = json.dumps({"done": asked["request_id"]}).encode()
+    answer = traffic.answer_to(asked["request_id"])
     headers = [
         ("Content-Type", "application/json"),
         ("Content-Length", str(len(answer))),
-        (WORKER_HEADER, str(os.getpid())),
+        (traffic.WORKER_HEADER, str(os.getpid())),
     ]
     start_response("200 OK", headers)
     return [answer]

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import http.client
 import itertools
-import json
 import threading
 from typing import TYPE_CHECKING, Final
 
-from settle_mp.demo.app import SABOTAGE_HEADER, WORKER_HEADER
-from settle_mp.demo.traffic import request
+from settle_mp.demo.traffic import SABOTAGE_HEADER, WORKER_HEADER, answer_to, request
 from settle_mp.demo.verdict import Ending
 
 if TYPE_CHECKING:
@@ -166,9 +164,10 @@ class _Client:
         self._connection.request("POST", asked.kind.path, asked.body, headers or {})
         answer = self._connection.getresponse()
         body = answer.read()
-        if answer.status != http.client.OK or json.loads(body) != {"done": asked.id}:
+        worker = answer.headers.get(WORKER_HEADER, "")
+        if answer.status != http.client.OK or body != answer_to(asked.id) or not worker.isdecimal():
             raise UnexpectedAnswerError(f"{asked.kind.path} answered {answer.status}: {body[:200]!r}")
-        return int(answer.headers[WORKER_HEADER])
+        return int(worker)
 
     def close(self) -> None:
         """Close the connection; the next request opens another."""

@@ -127,8 +127,9 @@ class _Play:
             load.stop()
         self._watch.on_look = None
         self._screen.end_load()
-        if load.failure is not None:
-            raise DemoError(f"The load stopped: {load.failure}.{quote(self._house.gunicorn)}")
+        if load.failure is not None or load.ended_count != requests_count:
+            reason = load.failure or f"{load.ended_count:,} of {requests_count:,} requests have ended"
+            raise DemoError(f"The load stopped: {reason}.{quote(self._house.gunicorn)}")
         answered = f"{load.answered_count:,} requests answered by {len(load.workers)} workers"
         self._screen.note(f"{answered}, {load.cut_off_count} cut off")
 

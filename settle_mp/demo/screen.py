@@ -104,10 +104,12 @@ class Screen:
         )
         for index, head in enumerate(shown.heads):
             justify: JustifyMethod = "left" if index < shown.text_columns else "right"
-            table.add_column(head, justify=justify, vertical="bottom", no_wrap=True)
+            # In a terminal too narrow a line that goes on below can be read, and a figure cut short can't.
+            width = max(len(cell) for cell in (*head.splitlines(), *(row[index] for row in shown.rows)))
+            table.add_column(head, justify=justify, vertical="bottom", no_wrap=True, min_width=width)
         for index, row in enumerate(shown.rows):
             is_total = shown.has_total and index == len(shown.rows) - 1
             table.add_row(*row, style="bold" if is_total else None)
         self._console.print()
-        self._console.print(table)
+        self._console.print(table, crop=False)
         self._console.print(Text(shown.note), style="dim")

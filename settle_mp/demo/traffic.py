@@ -18,6 +18,10 @@ MODELS: Final = ("large", "small")
 TOKENS_MAX: Final = 4_000
 #: How often the collector ships its sums, in seconds.
 FLUSH_INTERVAL_S: Final = 5
+#: Which worker answered, so that the demo knows whom it can kill.
+WORKER_HEADER: Final = "X-Worker"
+#: A request with this header is answered without being tracked: `settle-mp demo --sabotage`.
+SABOTAGE_HEADER: Final = "X-Sabotage"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +103,11 @@ def request(number: int) -> Request:
     elif kind is PDF_EXPORT:
         metadata = {"request_id": request_id}
     return Request(id=request_id, kind=kind, user_id=user_id, metadata=metadata)
+
+
+def answer_to(request_id: str) -> bytes:
+    """Give the body of the one right answer to a request."""
+    return json.dumps({"done": request_id}).encode()
 
 
 def settings_file() -> str:
