@@ -163,15 +163,24 @@ def test_the_collector_outlives_a_killed_host_until_its_workers_end(host: Host) 
     code = """
 if os.fork() == 0:
     print("worker", os.getpid(), flush=True)
+    signal.sigwait([signal.SIGUSR1])
+    from settle_mp import Settle
+    events = Settle().events
+    events.track("ada", "REQUEST")
+    print("confirmed:", bool(events.flush(timeout=20)), flush=True)
 signal.sigwait([signal.SIGUSR1])
 """
     program = host.run([sys.executable, "-c", HOST + code])
     said = program.wait_said("collector_started")
     program.end(signal.SIGKILL, -signal.SIGKILL)
     wait_until(lambda: "host_gone" in program.said, "the supervisor sees that the host is gone", DEADLINE_S)
+    worker = int(re.findall(r"worker (\d+)", said)[0])
+    os.kill(worker, signal.SIGUSR1)
+    wait_until(lambda: "confirmed: True" in program.said, "the worker's event is confirmed", DEADLINE_S)
     assert "collector_stopping" not in program.said
-    os.kill(int(re.findall(r"worker (\d+)", said)[0]), signal.SIGUSR1)
+    os.kill(worker, signal.SIGUSR1)
     host.wait_empty()
+    assert 'supervisor_stopping reason="the host and its workers are gone"' in program.said
     assert "collector_stopped" in program.said
 
 
