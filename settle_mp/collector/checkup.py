@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from settle_mp.collector import accounts, schema, sidefile
 from settle_mp.collector.birth import COMPANIONS
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 #: A bad row of these does not spoil the ledger: the outbox holds that one batch back.
 _FORGIVEN = (schema.BATCHES, schema.BODIES)
+
+#: Where in the head of the file the versions for writing and for reading end, and the highest of either.
+_VERSIONS_END: Final = 20
+_FORMAT_MAX: Final = 2
 
 
 def check(database: Database) -> None:
@@ -34,6 +38,19 @@ def check(database: Database) -> None:
     missing = accounts.missing_rows(database)
     if missing:
         raise LedgerDamagedError(missing[0])
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Make sure that SQLite will not take the file for one of a later SQLite, which it would only read.
+
+    Raises:
+        LedgerDamagedError: The file format's versions are none that there are (sqlite.org/fileformat.html).
+        OSError: It can't be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(_VERSIONS_END)
+    if len(head) < _VERSIONS_END or max(head[_VERSIONS_END - 2 :]) > _FORMAT_MAX:
+        raise LedgerDamagedError("it has no head of a database")
 
 
 def refuse_lost(path: Path) -> None:

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from urllib.parse import quote
 
 from settle_mp.collector import schema
-from settle_mp.collector.ledger_error import LedgerDamagedError, LedgerError, ledger_error, opening_error
+from settle_mp.collector.ledger_error import (
+    SQLITE_ERRORS,
+    LedgerDamagedError,
+    LedgerError,
+    ledger_error,
+    opening_error,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -76,10 +82,10 @@ class Database:
             self._file_id = self._stat()
             for pragma in _PRAGMAS:
                 self._connection.execute(f"PRAGMA {pragma}")
-            if self._is_read_only:
-                self._connection.execute("BEGIN")
+            # As it was made, unless somebody's tool has set it back.
+            self._connection.execute("BEGIN" if self._is_read_only else "PRAGMA journal_mode=WAL")
             tables = self._connection.execute("SELECT sql FROM sqlite_master ORDER BY rowid").fetchall()
-        except (sqlite3.Error, OSError) as error:
+        except (*SQLITE_ERRORS, OSError) as error:
             self.close()
             raise opening_error(error) from error
         if [sql for (sql,) in tables] != [table.create_sql for table in schema.TABLES]:
@@ -96,7 +102,7 @@ class Database:
         if connection is not None:
             try:
                 connection.close()
-            except sqlite3.Error:
+            except SQLITE_ERRORS:
                 return  # the descriptor is closed all the same, and the next start checks the file
 
     def used_bytes(self) -> int:
@@ -179,7 +185,7 @@ class Database:
         try:
             self._open_connection().execute("COMMIT")
             self.at_boundary()
-        except (sqlite3.Error, LedgerError) as error:
+        except (*SQLITE_ERRORS, LedgerError) as error:
             # A failed sync leaves the commit in the log or not; rolled back here, it may still be read back
             # at the next start. Only what the file says after opening it anew is true.
             self.close()
@@ -193,7 +199,7 @@ class Database:
             # SQLite undoes some transactions by itself, when the disk is full for one.
             if connection is not None and connection.in_transaction:
                 connection.execute("ROLLBACK")
-        except sqlite3.Error:
+        except SQLITE_ERRORS:
             self.close()
 
     # --- Statements ---
@@ -207,7 +213,7 @@ class Database:
         """All rows of a query."""
         try:
             return self._open_connection().execute(sql, tuple(values)).fetchall()
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             self._fail(error)
 
     def value(self, sql: str, values: Iterable[Any] = ()) -> Any:
@@ -248,7 +254,7 @@ class Database:
         """Whether each row of a table is the one that was written."""
         try:
             return all(map(table.is_sound, self._open_connection().execute(table.select_sql)))
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             self._fail(error)
 
     def meta(self, name: str) -> str:
@@ -283,13 +289,13 @@ class Database:
         self._refuse_outside_transaction()
         try:
             self._open_connection().executemany(sql, rows)
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             self._fail(error)
 
     def _execute(self, sql: str, values: Iterable[Any] = ()) -> sqlite3.Cursor:
         try:
             return self._open_connection().execute(sql, tuple(values))
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             self._fail(error)
 
     def _open_connection(self) -> sqlite3.Connection:
@@ -302,7 +308,7 @@ class Database:
         if not self._depth or self._is_broken:
             raise LedgerError("an earlier step of this transaction failed, so that it can't go on")
 
-    def _fail(self, error: sqlite3.Error) -> NoReturn:
+    def _fail(self, error: Exception) -> NoReturn:
         self._is_broken = True
         raise self._noted(ledger_error(error)) from error
 

@@ -93,6 +93,7 @@ class Ledger:
             if not path.exists():
                 checkup.refuse_lost(path)
                 make_ledger(path, os.urandom(_ID_BYTES), now_s)
+            checkup.refuse_unwritable(path)
         except OSError as error:
             raise ledger_error(error) from error
         database = Database(path)

@@ -23,6 +23,10 @@ _OUTER_CAUSES: Final = (
 _FULL: Final = "database or disk is full"
 
 
+#: What a statement can raise. Python fails to decode the messages of a damaged file that quote it.
+SQLITE_ERRORS: Final = (sqlite3.Error, UnicodeDecodeError)
+
+
 class LedgerError(Exception):
     """The ledger could not do what was asked, and nothing of it happened.
 
@@ -49,8 +53,8 @@ def ledger_error(error: Exception) -> LedgerError:
     if isinstance(error, OSError):
         return LedgerError(str(error), is_full=error.errno in {ENOSPC, EDQUOT})
     text = str(error)
-    if "decode to UTF-8" in text:
-        # SQLite's message quotes the row, which is the user's data.
+    # Either message quotes what is in the file, which is the user's data.
+    if isinstance(error, UnicodeDecodeError) or "decode to UTF-8" in text:
         return LedgerDamagedError("a text in it is not UTF-8")
     if type(error) is sqlite3.DatabaseError:
         return LedgerDamagedError(text)
@@ -62,4 +66,4 @@ def opening_error(error: Exception) -> LedgerError:
     text = str(error)
     if isinstance(error, OSError) or any(cause in text for cause in _OUTER_CAUSES):
         return ledger_error(error)
-    return LedgerDamagedError(text)
+    return LedgerDamagedError("a text in it is not UTF-8" if isinstance(error, UnicodeDecodeError) else text)

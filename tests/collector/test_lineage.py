@@ -281,6 +281,41 @@ def test_what_is_no_database_is_put_aside(state_dir: Path, content: bytes) -> No
     new.ledger.close()
 
 
+@pytest.mark.parametrize("at", [18, 19])
+def test_a_file_that_could_only_be_read_is_put_aside(state_dir: Path, at: int) -> None:
+    """SQLite opens a file of a later format without a word, and fails at the first write."""
+    till = start(state_dir)
+    till.ledger.close()
+    with (state_dir / "ledger" / "ledger.db").open("r+b") as file:
+        file.seek(at)
+        file.write(b"\x07")
+    new = start(state_dir)
+    assert put_aside_ids(state_dir) == {till.ledger.id}
+    new.introduce(1)
+    new.ledger.close()
+
+
+def test_the_log_is_kept_up_whatever_a_tool_has_set(state_dir: Path) -> None:
+    """A ledger that somebody took out of WAL mode is in it again."""
+    till = start(state_dir)
+    till.ledger.close()
+    with closing(sqlite3.connect(state_dir / "ledger" / "ledger.db")) as connection:
+        assert connection.execute("PRAGMA journal_mode=DELETE").fetchone() == ("delete",)
+    again = start(state_dir)
+    assert again.ledger.id == till.ledger.id
+    assert again.ledger._database.value("PRAGMA journal_mode") == "wal"
+    again.ledger.close()
+
+
+def test_a_text_that_is_no_text_is_damage(original: Original, memory_dir: Path) -> None:
+    """SQLite quotes what it can't read, and Python fails to decode the quote: that must not stop a start."""
+    database = original.files["ledger.db"]
+    at = database.index(b"CREATE TABLE producers") + 3
+    assert not original.start(memory_dir, "ledger.db", database[:at] + b"\xff\xfe" + database[at + 2 :])
+    at = database.rindex(b"requests_count")
+    assert not original.start(memory_dir, "ledger.db", database[:at] + b"\xff" + database[at + 1 :])
+
+
 def test_a_file_that_cannot_be_read_now_is_left_alone(state_dir: Path) -> None:
     """What the system refuses may work later: that is no damage, and nothing is moved."""
     till = start(state_dir)
@@ -458,7 +493,7 @@ def test_a_database_cut_off_anywhere_is_put_aside_or_whole(original: Original, m
 def test_a_flipped_bit_is_found(original: Original, memory_dir: Path, name: str) -> None:
     """Wherever one bit flips, no start crashes, and nothing that changed is believed."""
     dice = random.Random(7)  # noqa: S311
-    for _ in range(250):
+    for _ in range(120):
         content = bytearray(original.files[name])
         content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
         original.start(memory_dir, name, bytes(content))
