@@ -177,7 +177,6 @@ def row_text(key: Key, entry: Entry, annotation: str | None) -> str:
         members.append(f'"settle_mp":{annotation}')
     metadata = f',"metadata":{{{",".join(members)}}}' if members else ""
     return (
-        f'{{"userId":{json.dumps(key.user_id, ensure_ascii=False)},'
-        f'"eventType":{json.dumps(key.event_type, ensure_ascii=False)},'
+        f'{{"userId":{_quoted(key.user_id)},"eventType":{_quoted(key.event_type)},'
         f'"quantity":{number_text(entry.quantity)}{metadata}}}'
     )

@@ -143,8 +143,10 @@ def draft_batches(window: Window, *, rows_max: int, is_annotated: bool) -> Itera
     """
     rows: list[tuple[bytes, Lot]] = []
     size = len(_OPEN) + len(_CLOSE)
+    # Once and not for each row: a window may have a million of them.
+    span = _span(window)
     for key, entry in window.entries.items():
-        annotation = _annotation(window, entry.count) if is_annotated else None
+        annotation = f'{{"count":{entry.count},{span}}}' if is_annotated else None
         text = row_text(key, entry, annotation).encode()
         if rows and (len(rows) == rows_max or size + len(text) > BODY_BYTES_MAX):
             yield _draft(window.hour, rows)
@@ -187,11 +189,11 @@ def _draft(hour: int, rows: list[tuple[bytes, Lot]]) -> Draft:
     return Draft(hour=hour, body=body, lots=tuple(lot for _, lot in rows))
 
 
-def _annotation(window: Window, count: int) -> str:
+def _span(window: Window) -> str:
     start_s = window.hour * HOUR_S
     first = min(max(int(window.first_s), start_s), start_s + HOUR_S - 1)
     last = min(max(int(window.last_s) + 1, first), start_s + HOUR_S)
-    return f'{{"count":{count},"window_start":"{_utc(first)}","window_end":"{_utc(last)}"}}'
+    return f'"window_start":"{_utc(first)}","window_end":"{_utc(last)}"'
 
 
 def _utc(at_s: int) -> str:
