@@ -238,6 +238,9 @@ def test_too_long_an_identity_is_clipped(char: str) -> None:
     shown = char if char != "\udcff" else "?"
     assert decoded.name == decoded.host == shown * (200 // len(shown.encode()))
     assert len(decoded.facts) == 12
+    for key, value in decoded.facts.items():
+        assert len(key.encode()) in range(40 - 3, 41)
+        assert len(value.encode()) in range(80 - 3, 81)
 
 
 def test_a_changed_identity_is_none() -> None:

@@ -6,13 +6,14 @@ import math
 from dataclasses import astuple, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
+from zlib import crc32
 
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from settle_mp.core.record import HEADER_BYTES, POSITION_MAX, TIME_S_MAX
+from settle_mp.core.record import HEADER_BYTES, POSITION_MAX, RECORD_BYTES_MAX, TIME_S_MAX
 from settle_mp.core.wire import (
     CONTROL_BYTES_MAX,
     FRAME_BODY_BYTES_MAX,
@@ -99,11 +100,19 @@ def test_a_changed_frame_is_refused() -> None:
 
 
 def test_a_cut_frame_is_refused() -> None:
-    """At each length."""
+    """At each length, also where its checksum is made to fit."""
     data = encode_frame(FRAME)
     for size in range(len(data)):
         with pytest.raises(WireError, match=r"too short|checksum"):
             decode_frame(data[:size])
+        if size < len(data) - 4 - len(FRAME.body):
+            with pytest.raises(WireError, match=r"too short"):
+                decode_frame(data[:size] + crc32(data[:size]).to_bytes(4, "little"))
+
+
+def test_a_frame_has_room_for_any_record() -> None:
+    """Records are never divided."""
+    assert FRAME_BODY_BYTES_MAX > RECORD_BYTES_MAX
 
 
 def test_a_frame_of_another_version_is_refused_by_version() -> None:
