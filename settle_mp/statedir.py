@@ -14,10 +14,12 @@ proof of one, across containers as well, with no process ids.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
 import shutil
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
 #: Names of journal folders begin so while they are built, and when they are about to be removed.
 BUILDING_PREFIX: Final = ".new-"
 LEAVING_PREFIX: Final = ".old-"
+
+#: The rights of a file that is this user's alone.
+PRIVATE_MODE: Final = 0o600
 
 LOCK_NAME: Final = "lock"
 HEADER_NAME: Final = "header"
@@ -85,23 +90,42 @@ def make_folder(folder: Path, group: str | None = None) -> None:
     """Make a folder for this user alone, or for a group as well; parents as they come.
 
     An existing folder keeps its rights: an operator may have set them.
+
+    Raises:
+        OSError: When it can't be made, or something else stands there.
     """
     if folder.is_dir():
         return
-    with contextlib.suppress(FileExistsError):
+    try:
         folder.mkdir(mode=0o700, parents=True)
-        if group is not None:
-            shutil.chown(folder, group=group)
-            # The group's bit makes new files the group's; the mode is set again past the umask.
-            folder.chmod(0o2770)
+    except FileExistsError:
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "not a folder", str(folder)) from None
+        return
+    if group is not None:
+        shutil.chown(folder, group=group)
+        # The group's bit makes new files the group's; the mode is set again past the umask.
+        folder.chmod(0o2770)
 
 
 def file_mode(group: str | None) -> int:
     """The rights of a file in the state folder."""
-    return 0o600 if group is None else 0o660
+    return PRIVATE_MODE if group is None else 0o660
 
 
-def try_lock(path: Path, *, create: bool = False, mode: int = 0o600) -> int | None:
+def open_new(path: Path, mode: int) -> int:
+    """Make a file that must not exist yet, and open it for reading and writing.
+
+    Raises:
+        OSError: When it can't be made.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    if mode != PRIVATE_MODE:
+        os.fchmod(descriptor, mode)  # past the umask, which commonly takes the group's right to write
+    return descriptor
+
+
+def try_lock(path: Path, *, create: bool = False, mode: int = PRIVATE_MODE) -> int | None:
     """Take a lock file without waiting; the lock lasts until the returned descriptor is closed.
 
     Returns:
@@ -115,20 +139,32 @@ def try_lock(path: Path, *, create: bool = False, mode: int = 0o600) -> int | No
     descriptor = os.open(path, flags, mode)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_ours = is_same_file(descriptor, path)
+        if is_ours and create:
+            _share(descriptor, mode)
     except BlockingIOError:
+        is_ours = False
+    except BaseException:
         os.close(descriptor)
-        return None
-    if not is_same_file(descriptor, path):
+        raise
+    if not is_ours:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def _share(descriptor: int, mode: int) -> None:
+    """Give a file of ours the rights that the umask took from it."""
+    found = os.fstat(descriptor)
+    if mode != PRIVATE_MODE and stat.S_IMODE(found.st_mode) != mode and found.st_uid == os.geteuid():
+        os.fchmod(descriptor, mode)
 
 
 def is_same_file(descriptor: int, path: Path) -> bool:
     """Whether a path still leads to an open file."""
     mine = os.fstat(descriptor)
     try:
-        there = os.stat(path, follow_symlinks=False)
+        there = path.lstat()
     except FileNotFoundError:
         return False
     return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
@@ -172,7 +208,7 @@ def remove_folder(folder: Path) -> None:
 def producer_folders(journals: Path) -> Iterator[Path]:
     """The folders of whole journals, in no order."""
     try:
-        names = os.listdir(journals)
+        names = os.listdir(journals)  # noqa: PTH208  names are wanted, and this is the fastest way to them
     except FileNotFoundError:
         return
     for name in names:

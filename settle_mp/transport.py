@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import random
 import resource
 import socket as plain_socket
 import stat
@@ -24,10 +25,19 @@ if TYPE_CHECKING:
 MESSAGE_BYTES_MAX: Final = 1024 * 1024
 #: How long a connected peer may stay silent before it is dropped, in ms; libzmq's default is 30 s.
 HANDSHAKE_MS: Final = 2_000
+#: Control messages that wait for a collector that is away. All are said again when it is back: those of a
+#: whole night, of all workers at once, would only keep it busy.
+CONTROL_QUEUE_MAX: Final = 8
+#: Pauses between two tries to reach a collector that is away, in ms. libzmq's default tries ten times a
+#: second for ever, in every idle worker.
+RECONNECT_MS: Final = 100
+RECONNECT_MS_MAX: Final = 4_000
 #: Any name: with one set, libzmq refuses peers of protocol versions whose bytes pass as messages.
 ZAP_DOMAIN: Final = b"settle-mp"
 #: The bound of `sun_path`, less its closing zero (unix(7) on Linux; macOS has 103).
 SOCKET_PATH_BYTES_MAX: Final = 107 if os.uname().sysname == "Linux" else 103
+#: The highest port; control messages take the one above that of the frames.
+PORT_MAX: Final = 65535
 #: Descriptors that must be free before ZeroMQ is started: it aborts the process when it can't open one.
 PROBE_DESCRIPTORS: Final = 16
 
@@ -61,9 +71,12 @@ def endpoints(state: StateDir, endpoint: str | None) -> Endpoints:
         path = endpoint.removeprefix("ipc://")
         return Endpoints(_ipc(Path(path)), _ipc(Path(path + ".control")))
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    if not endpoint.startswith("tcp://") or not port.isdecimal() or not 0 < int(port) < 65535:
-        msg = f"endpoint must be ipc://PATH or tcp://HOST:PORT with a port below 65535, not {endpoint!r}"
+    is_port = port.isascii() and port.isdecimal() and 0 < int(port) < PORT_MAX
+    if not endpoint.startswith("tcp://") or not is_port:
+        msg = f"endpoint must be ipc://PATH or tcp://HOST:PORT with a port below {PORT_MAX}, not {endpoint!r}"
         raise AddressError(msg)
+    if host == "localhost":
+        host = "127.0.0.1"  # libzmq takes a name for a network interface where it listens
     if not _is_loopback(host):
         msg = f"endpoint {endpoint!r} is not on loopback; that needs CURVE keys, which this version has not"
         raise AddressError(msg)
@@ -82,8 +95,6 @@ def _ipc(path: Path) -> str:
 
 
 def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -103,6 +114,7 @@ def dealer_socket(
     """A worker's or command's socket for control messages, known to the collector by `identity`."""
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.IDENTITY, identity)
+    socket.setsockopt(zmq.SNDHWM, CONTROL_QUEUE_MAX)
     return _connected(socket, address)
 
 
@@ -128,10 +140,20 @@ def router_socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
 def _connected(socket: zmq.Socket[bytes], address: str) -> zmq.Socket[bytes]:
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
+    # With a maximum the pause doubles and has no jitter of its own, so the bounds differ by process.
+    jitter = random.uniform(0.75, 1.25)  # noqa: S311  no secret
+    socket.setsockopt(zmq.RECONNECT_IVL, int(RECONNECT_MS * jitter))
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, int(RECONNECT_MS_MAX * jitter))
     if address.startswith("tcp://"):
         socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    _allow_ipv6(socket, address)
     socket.connect(address)
     return socket
+
+
+def _allow_ipv6(socket: zmq.Socket[bytes], address: str) -> None:
+    if "[" in address:
+        socket.setsockopt(zmq.IPV6, 1)
 
 
 def _guarded(socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
@@ -150,13 +172,24 @@ def bind(socket: zmq.Socket[bytes], address: str) -> None:
     Raises:
         AddressError: When the path is in use, or is not a socket.
     """
-    if address.startswith("ipc://"):
-        _clear(Path(address.removeprefix("ipc://")))
+    path = Path(address.removeprefix("ipc://")) if address.startswith("ipc://") else None
+    if path is not None:
+        _clear(path)
+    _allow_ipv6(socket, address)
     try:
         socket.bind(address)
-    except zmq.ZMQError as error:
+        if path is not None:
+            _share(path)
+    except (zmq.ZMQError, OSError) as error:
         msg = f"can't listen on {address}: {error}"
         raise AddressError(msg) from None
+
+
+def _share(path: Path) -> None:
+    """Give the group the right to connect where it has the folder; the umask commonly takes it."""
+    folder_mode = stat.S_IMODE(path.parent.stat().st_mode)
+    is_groups = folder_mode & stat.S_IRWXG == stat.S_IRWXG and not folder_mode & stat.S_IRWXO
+    path.chmod(0o660 if is_groups else 0o600)
 
 
 def _clear(path: Path) -> None:
@@ -179,8 +212,11 @@ def is_listening(path: Path) -> bool:
         probe.settimeout(1.0)
         try:
             probe.connect(os.fspath(path))
-        except OSError:
+        except (ConnectionRefusedError, FileNotFoundError):
             return False
+        except OSError:
+            # Too busy to answer (EAGAIN, a timeout), or not ours to ask (EACCES): somebody is there.
+            return True
     return True
 
 

@@ -3,40 +3,50 @@
 Between creating a lock file and locking it the lock is free, which would read as death. So the folder is
 built under a name that the collector takes for no journal, and renamed when all is in place. The collector
 removes old building folders whose lock is free; a builder whose folder went begins again.
+
+This module also owns the locks of all journals of this process, from the moment they are opened: a forked
+child lets go of every one of them, or they would outlive the parent. A child forked by a signal handler in
+the middle of any function here goes on in that function, on its parent's folder: it must not touch it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
 
 from settle_mp import statedir
 from settle_mp.core.record import PRODUCER_ID_BYTES
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from settle_mp.worker.foreign import suppressed
 
 #: How often a folder is built again when it went while it was built.
 BUILD_TRIES: Final = 10
 
-#: Descriptors of locks whose journal is not finished, for the at-fork hook: a child that kept one would
-#: keep its parent's lock.
-unfinished: Final[set[int]] = set()
+
+@dataclass(slots=True)
+class _Locks:
+    """One process's locks by producer; None while the descriptor is not known yet."""
+
+    pid: int = field(default_factory=os.getpid)
+    held: dict[bytes, int | None] = field(default_factory=dict)
+
+
+#: A list of one: a forked child has locks of its own, and code that it was forked in still sees its parent's.
+_locks: Final = [_Locks()]
 
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """A folder under construction, and its lock."""
+    """A folder under construction; its lock is held."""
 
     producer: bytes
     folder: Path
-    lock: int
 
 
 class HomeLostError(OSError):
-    """The folder went while it was built; begin again."""
+    """The folder went while it was built, or is another process's; begin again."""
 
 
 def make_home(journals: Path, mode: int) -> Home:
@@ -46,19 +56,45 @@ def make_home(journals: Path, mode: int) -> Home:
         HomeLostError: When it was taken away meanwhile.
         OSError: When the folder can't be written.
     """
+    forget_parent()
+    mine = _locks[0]
     producer = os.urandom(PRODUCER_ID_BYTES)
-    folder = journals / f"{statedir.BUILDING_PREFIX}{producer.hex()}"
-    folder.mkdir(mode=0o700)
-    if mode != statedir.file_mode(None):
-        folder.chmod(0o2770)
+    home = Home(producer, journals / f"{statedir.BUILDING_PREFIX}{producer.hex()}")
+    mine.held[producer] = None
     try:
-        lock = statedir.try_lock(folder / statedir.LOCK_NAME, create=True, mode=mode)
+        _make_folder(home)
+        if mode != statedir.PRIVATE_MODE:
+            home.folder.chmod(0o2770)
+        mine.held[producer] = _lock(home, mode)
+        _check_mine(mine, home)
+    except BaseException:
+        abandon(home)
+        raise
+    return home
+
+
+def _make_folder(home: Home) -> None:
+    try:
+        home.folder.mkdir(mode=0o700)
+    except FileExistsError as error:  # nobody else has this id but a child that goes on in here as well
+        raise HomeLostError(str(home.folder)) from error
+
+
+def _lock(home: Home, mode: int) -> int:
+    try:
+        lock = statedir.try_lock(home.folder / statedir.LOCK_NAME, create=True, mode=mode)
     except FileNotFoundError as error:
-        raise HomeLostError(str(folder)) from error
+        raise HomeLostError(str(home.folder)) from error
     if lock is None:
-        raise HomeLostError(str(folder))
-    unfinished.add(lock)
-    return Home(producer, folder, lock)
+        raise HomeLostError(str(home.folder))
+    return lock
+
+
+def _check_mine(mine: _Locks, home: Home) -> None:
+    if mine is not _locks[0]:
+        # We are a child, forked in the midst of this.
+        _close(mine.held.pop(home.producer))
+        raise HomeLostError(str(home.folder))
 
 
 def move_in(home: Home) -> Path:
@@ -68,30 +104,58 @@ def move_in(home: Home) -> Path:
         HomeLostError: When it was taken away meanwhile.
     """
     whole = home.folder.with_name(home.producer.hex())
-    if home.lock not in unfinished:
-        # We are a child, forked by a signal handler in the midst of this; the folder is our parent's.
+    if home.producer not in _locks[0].held:
+        # We are a child, forked in the midst of this; the folder is our parent's.
         raise HomeLostError(str(home.folder))
     try:
         home.folder.rename(whole)
     except FileNotFoundError as error:
         raise HomeLostError(str(home.folder)) from error
-    unfinished.discard(home.lock)
     return whole
 
 
 def abandon(home: Home) -> None:
     """Give a folder up that could not be finished, unless it is our parent's."""
-    if home.lock not in unfinished:
+    if home.producer in _locks[0].held:
+        release(home.producer)
+        with suppressed(OSError):
+            statedir.remove_folder(home.folder)
+
+
+def release(producer: bytes) -> None:
+    """Let go of a journal's lock, if this process holds it: the collector takes over what is left."""
+    _close(_locks[0].held.pop(producer, None))
+
+
+def forget_parent() -> None:
+    """In a forked child: let go of all locks that are the parent's. May be called any time, and again."""
+    parents = _locks[0]
+    if parents.pid == os.getpid():
         return
-    unfinished.discard(home.lock)
-    with contextlib.suppress(OSError):
-        os.close(home.lock)
-    with contextlib.suppress(OSError):
-        statedir.remove_folder(home.folder)
+    _locks[0] = _Locks()
+    for producer, lock in list(parents.held.items()):
+        if lock is None:
+            _neutralize(producer)
+        else:
+            _close(parents.held.pop(producer, None))
 
 
-def close_unfinished() -> None:
-    """In a forked child: let go of the locks of journals that the parent was just building."""
-    while unfinished:
+def _neutralize(producer: bytes) -> None:
+    """Let go of a lock that code on our own stack has just opened and still takes for its own.
+
+    That code may go on and close the descriptor, so its number must not become another file's.
+    """
+    suffix = f"{producer.hex()}/{statedir.LOCK_NAME}"
+    with contextlib.suppress(OSError):
+        for link in list(Path("/proc/self/fd").iterdir()):
+            with contextlib.suppress(OSError):
+                if str(link.readlink()).endswith(suffix):
+                    nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+                    os.dup2(nothing, int(link.name), inheritable=False)
+                    os.close(nothing)
+
+
+def _close(lock: int | None) -> None:
+    if lock is not None:
         with contextlib.suppress(OSError):
-            os.close(unfinished.pop())
+            os.close(lock)

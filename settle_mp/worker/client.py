@@ -19,9 +19,10 @@ from settle_mp.core.event import (
     pack_event,
 )
 from settle_mp.core.record import HEAD
+from settle_mp.worker.foreign import is_foreign
 from settle_mp.worker.producer import Producer, producer_for
 from settle_mp.worker.report import FlushReport
-from settle_mp.worker.segment import NoRoomError, is_foreign
+from settle_mp.worker.segment import NoRoomError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -188,9 +189,9 @@ def _make_slow_track(
         try:
             payload = pack_event(user_id, event_type, quantity, metadata)
         except (TypeError, ValueError) as error:
-            if on_invalid == "raise":
+            if on_invalid == "raise" or is_foreign(error):
                 raise
-            producer.drop(0, str(error))
+            producer.drop(0, "event_refused", str(error))
             return
         if type(event_type) is str and len(known_types) < KNOWN_TYPES_MAX:
             known_types.add(event_type)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import logging
-import random
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +24,7 @@ from settle_mp.core.record import RECORD_BYTES_MAX
 from settle_mp.worker import native
 from settle_mp.worker.alarm import Alarm
 from settle_mp.worker.flushes import Flushes
+from settle_mp.worker.hellos import Hellos
 from settle_mp.worker.hours import HourMarks
 from settle_mp.worker.waiter import Waiter
 
@@ -39,9 +39,9 @@ CREDIT_BYTES: Final = 1024 * 1024
 #: How long new bytes are gathered into one frame at first; doubles while few come, up to the second figure.
 GATHER_S: Final = 0.005
 GATHER_S_MAX: Final = 0.1
-#: The first and the longest pause before another hello when the collector does not answer.
-HELLO_S: Final = 1.0
-HELLO_S_MAX: Final = 15.0
+#: The pause after trouble, and how soon it notices that it should end.
+PAUSE_S: Final = 1.0
+PAUSE_STEP_S: Final = 0.25
 #: The first sleep is short: a `track()` that looked just before we lay down does not wake us.
 FIRST_SLEEP_S: Final = 1.5
 SLEEP_S: Final = 60.0
@@ -63,7 +63,7 @@ class Courier:
         """Prepare; `start` starts the thread."""
         self.asleep = asleep
         self.state = "the collector has not answered"
-        self.is_running = False
+        self._running = native.allocate_lock()
         self._journal = journal
         self._endpoints = endpoints
         self._hours = HourMarks()
@@ -76,8 +76,7 @@ class Courier:
         self._sent = 0
         self._gather_s = GATHER_S
         self._lull_s = FIRST_SLEEP_S
-        self._hello_at_s = 0.0
-        self._hello_pause_s = HELLO_S
+        self._hellos = Hellos()
         self._told: set[str] = set()
         self._push: zmq.Socket[bytes]
         self._dealer: zmq.Socket[bytes]
@@ -90,16 +89,21 @@ class Courier:
         Raises:
             RuntimeError: When the system allows none.
         """
-        if self.is_running:
-            return
-        self.is_running = True
         self._hand_over_until_s = None
+        # Whoever takes it starts the thread, and that frees it again.
+        if not self._running.acquire(blocking=False):
+            return
         self._ended = None
         try:
             native.start_thread(self._run)
         except BaseException:
-            self.is_running = False
+            self._running.release()
             raise
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread runs."""
+        return bool(self._running.locked())
 
     def wake(self) -> None:
         """End the courier's sleep."""
@@ -113,12 +117,15 @@ class Courier:
 
     def stop(self, timeout_s: float) -> None:
         """Hand over what is journaled, for at most `timeout_s`, then end the thread."""
-        with Waiter() as waiter:
-            self._ended = waiter
-            self._hand_over_until_s = time.monotonic() + timeout_s
+        self._hand_over_until_s = time.monotonic() + timeout_s
+        try:
+            with Waiter() as waiter:
+                self._ended = waiter
+                self.wake()
+                if self.is_running:
+                    waiter.wait(timeout_s + GOODBYE_S)
+        except OSError:  # no descriptors to wait with; the journal has everything
             self.wake()
-            if self.is_running:
-                waiter.wait(timeout_s + GOODBYE_S)
 
     def let_go(self) -> None:
         """In a forked child: close our copies of the parent's pipe. Its sockets are not ours to touch."""
@@ -133,12 +140,15 @@ class Courier:
                     self._serve()
                 except Exception as error:  # noqa: BLE001  rule 3
                     self._tell("courier_failed", logging.ERROR, f"{type(error).__name__}: {error}")
-                    self._pause(HELLO_S)
+                    self._pause(PAUSE_S)
         finally:
-            self.is_running = False
             self.asleep.clear()
+            self._running.release()
             if self._ended is not None:
                 self._ended.notify()
+            if self._requests and self._hand_over_until_s is None:
+                with contextlib.suppress(RuntimeError):
+                    self.start()  # a flush that came when we had already decided to end
 
     @property
     def _is_stopping(self) -> bool:
@@ -152,14 +162,15 @@ class Courier:
         if not transport.has_free_descriptors():
             # libzmq would abort the process; the journal can wait.
             self._tell("courier_waits", logging.WARNING, "no free file descriptors; raise `ulimit -n`")
-            self._pause(HELLO_S)
+            self._pause(PAUSE_S)
             return
+        self._alarm.open()
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
             self._push = transport.push_socket(context, self._endpoints.frames)
             self._dealer = transport.dealer_socket(context, self._endpoints.control, self._journal.producer)
             self._is_welcome = False
-            self._hello_at_s = 0.0
+            self._hellos = Hellos()
             poller = zmq.Poller()
             poller.register(self._dealer, zmq.POLLIN)
             poller.register(self._alarm.descriptor, zmq.POLLIN)
@@ -189,23 +200,24 @@ class Courier:
         else:
             self._gather_s = min(2 * self._gather_s, GATHER_S_MAX)
         if self._is_welcome and self._gather_s < GATHER_S_MAX:
+            self.asleep.clear()
             poller.poll(int(self._gather_s * 1000))
             return
-        if self._is_welcome:
+        # Where only an ack lets us go on, a `track()` that woke us would do it again and again.
+        if self._is_welcome and self._sent >= self._journal.tail and not self.asleep:
             self.asleep.append(True)
-        try:
-            if not self._can_send() and not self._requests and not self._is_stopping:
-                poller.poll(max(1, int(self._next_duty_s() * 1000)))
-        finally:
-            self.asleep.clear()
-        self._lull_s = SLEEP_S
+        if not self._can_send() and not self._requests and not self._is_stopping:
+            poller.poll(max(1, int(self._next_duty_s() * 1000)))
+            # We stay asleep to `track()` until one has woken us: one that looked before we lay down has
+            # long written when we look again after the first, short sleep.
+            self._lull_s = SLEEP_S
 
     def _next_duty_s(self) -> float:
         """How long nothing is to be done unless something arrives."""
         now_s = time.monotonic()
         duties = [self._lull_s, self._hours.left_s(time.time())]
         if not self._is_welcome or self._sent > self._journal.committed:
-            duties.append(self._hello_at_s - now_s)
+            duties.append(self._hellos.next_s - now_s)
         if self._hand_over_until_s is not None:
             duties.append(self._hand_over_until_s - now_s)
         return min(*duties, self._flushes.left_s(now_s))
@@ -222,11 +234,10 @@ class Courier:
     def _pause(self, pause_s: float) -> None:
         """Wait before starting over; only `stop` ends it early."""
         deadline_s = time.monotonic() + pause_s
-        poller = zmq.Poller()
-        poller.register(self._alarm.descriptor, zmq.POLLIN)
+        sleep = native.original("time", "sleep")
         while not self._is_stopping and (left_s := deadline_s - time.monotonic()) > 0:
-            poller.poll(int(left_s * 1000) + 1)
-            self._alarm.silence()
+            # Without the alarm, which takes descriptors, that may just be what is missing.
+            sleep(min(left_s, PAUSE_STEP_S))
 
     # --- Sending ---
 
@@ -234,6 +245,8 @@ class Courier:
         """Cut and send what is new, within the credit window. Returns whether anything went."""
         journal = self._journal
         self._hours.look(time.time(), journal)
+        # Where the collector has read the journal itself, `track()` may have freed what we did not send yet.
+        self._sent = max(self._sent, journal.committed)
         first_sent = self._sent
         while self._can_send():
             room = min(wire.FRAME_BODY_BYTES_MAX, self._credit, self._hours.next_end(self._sent) - self._sent)
@@ -257,35 +270,23 @@ class Courier:
     def _greet(self, now_s: float) -> None:
         """Say hello while the collector has not answered, or has fallen silent over what is in flight."""
         if self._is_welcome and self._sent <= self._journal.committed:
-            self._hello_at_s = now_s + HELLO_S
+            self._hellos.heard(now_s)
             return
-        if now_s < self._hello_at_s:
+        if now_s < self._hellos.next_s:
             return
-        self._say(
-            wire.Hello(
-                self._journal.producer,
-                self._journal.tail,
-                self._journal.header.image,
-                self._journal.is_volatile,
-            )
-        )
-        # Jitter, or every worker of a host would greet a new collector in the same moment.
-        self._hello_at_s = now_s + self._hello_pause_s * random.uniform(0.8, 1.2)  # noqa: S311
-        self._hello_pause_s = min(2 * self._hello_pause_s, HELLO_S_MAX)
+        journal = self._journal
+        self._say(wire.Hello(journal.producer, journal.tail, journal.header.image, journal.is_volatile))
+        self._hellos.said(now_s)
 
     def _take_requests(self, now_s: float) -> None:
         while self._requests:
             flush = self._requests.popleft()
             self._flushes.add(flush)
-            # Whoever flushes wants to know now whether the collector is there.
-            self._hello_pause_s = HELLO_S
-            self._hello_at_s = min(self._hello_at_s, now_s)
+            self._hellos.hurry(now_s)
 
     def _goodbye(self) -> wire.Goodbye:
-        dropped = self._journal.header.dropped
-        return wire.Goodbye(
-            self._journal.producer, self._journal.tail, dropped.dropped_count, dropped.dropped_quantity
-        )
+        journal, dropped = self._journal, self._journal.header.dropped
+        return wire.Goodbye(journal.producer, journal.tail, dropped.dropped_count, dropped.dropped_quantity)
 
     def _say(self, message: wire.Message) -> None:
         with contextlib.suppress(zmq.Again):  # asked again later
@@ -310,7 +311,7 @@ class Courier:
             self._sent = self._journal.committed
             self.state = "" if self._is_welcome else "the collector knows another journal under this id"
         elif isinstance(message, wire.GoBack):
-            self._sent = min(self._sent, max(message.position, self._journal.committed))
+            self._go_back(message.position)
         elif isinstance(message, wire.Refused):
             self._is_welcome = False
             self.state = f"the collector refuses: {message.reason}"
@@ -320,13 +321,20 @@ class Courier:
         elif isinstance(message, wire.AskPosition):
             self._say(wire.Position(self._journal.producer, message.request, self._journal.tail))
 
+    def _go_back(self, position: int) -> None:
+        self._sent = min(self._sent, max(position, self._journal.committed))
+        if position < self._journal.committed:
+            # What it asks for is freed. It would ask again for each frame: let it think about a hello first.
+            self._is_welcome = False
+            self.state = f"the collector asks for position {position}, which it has acknowledged before"
+            self._tell("collector_asks_for_the_past", logging.ERROR, self.state)
+
     def _commit(self, ledger: bytes, position: int) -> bool:
         is_ours = self._journal.commit(ledger, position)
         if is_ours:
             self._sent = max(self._sent, self._journal.committed)
             self._hours.forget(self._journal.committed)
-            self._hello_pause_s = HELLO_S
-            self._hello_at_s = time.monotonic() + HELLO_S
+            self._hellos.heard(time.monotonic())
         return is_ours
 
     def _tell(self, name: str, level: int, text: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from settle_mp.core.fold import add, number_text, parse_number
 from settle_mp.core.record import HEADER_BYTES, Identity, Slot, decode_slot, encode_identity, encode_slot
-from settle_mp.statedir import HEADER_NAME
+from settle_mp.statedir import HEADER_NAME, open_new
 from settle_mp.worker import native
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ class Header:
         self._bytes = _map_header(folder, identity, mode)
         self.committed = Slot()
         self.dropped = Slot()
-        self._drops: collections.deque[Quantity] = collections.deque()
+        self._drops: collections.deque[list[Quantity]] = collections.deque()
+        self._last_counted: list[Quantity] | None = None
         self._lock = native.allocate_lock()
 
     @property
@@ -55,7 +56,7 @@ class Header:
 
         Whoever holds the lock counts for all, so that a signal handler in the middle never waits.
         """
-        self._drops.append(quantity)
+        self._drops.append([quantity])
         while self._drops and self._lock.acquire(blocking=False):
             try:
                 self._count_drops()
@@ -63,13 +64,21 @@ class Header:
                 self._lock.release()
 
     def _count_drops(self) -> None:
-        count, quantity = self.dropped.dropped_count, parse_number(self.dropped.dropped_quantity)
-        while self._drops:
-            quantity = add(quantity, self._drops.popleft())
-            count += 1
-        self.dropped = self._write(
-            "drops", self.dropped, dropped_count=count, dropped_quantity=number_text(quantity)
-        )
+        """Count what waits. May be ended by an exception anywhere: each drop is counted once all the same."""
+        waiting = list(self._drops)
+        counted = [index for index, each in enumerate(waiting) if each is self._last_counted]
+        new = waiting[counted[0] + 1 :] if counted else waiting
+        if new:
+            quantity = parse_number(self.dropped.dropped_quantity)
+            for each in new:
+                quantity = add(quantity, each[0])
+            count = self.dropped.dropped_count + len(new)
+            written = self._write(
+                "drops", self.dropped, dropped_count=count, dropped_quantity=number_text(quantity)
+            )
+            self.dropped, self._last_counted = written, new[-1]
+        for _ in waiting:
+            self._drops.popleft()
 
     def _write(self, writer: str, slot: Slot, **changes: object) -> Slot:
         newer = replace(slot, sequence=slot.sequence + 1, **changes)  # type: ignore[arg-type]
@@ -84,13 +93,17 @@ class Header:
 
 
 def _map_header(folder: Path | None, identity: Identity, mode: int) -> mmap.mmap | bytearray:
-    image = encode_identity(identity).ljust(HEADER_BYTES, b"\0")
+    image = encode_identity(identity)
     if folder is None:
-        return bytearray(image)
-    path = folder / HEADER_NAME
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        return bytearray(image.ljust(HEADER_BYTES, b"\0"))
+    descriptor = open_new(folder / HEADER_NAME, mode)
     try:
+        # A child forked in the midst of this does the same again, maybe late: the slots must not suffer.
         os.pwrite(descriptor, image, 0)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, HEADER_BYTES)
+        else:
+            os.ftruncate(descriptor, HEADER_BYTES)
         return mmap.mmap(descriptor, HEADER_BYTES)
     finally:
         os.close(descriptor)

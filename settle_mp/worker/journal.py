@@ -3,12 +3,16 @@
 One journal a process life. Any step here may be interrupted by a signal handler, a finalizer or an
 exception and be entered again; two that make the same thing settle it with one atomic `dict.setdefault`,
 and the loser's is thrown away. `track()` never waits for a lock.
+
+A handler may also fork: the child then goes on in the interrupted step with a journal that is closed, which
+takes no store and no record any more, so that the step ends in NoRoomError and begins again with a new one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -16,18 +20,17 @@ from settle_mp import statedir
 from settle_mp.core.record import (
     PRODUCER_ID_BYTES,
     Identity,
-    count_events,
     encode_mark,
     encode_record,
-    whole_records_bytes,
 )
 from settle_mp.worker import birth, native
+from settle_mp.worker.chain import Chain
+from settle_mp.worker.foreign import is_foreign, suppressed
 from settle_mp.worker.header import Header
 from settle_mp.worker.room import JournalFullError, Limits, check_room
-from settle_mp.worker.segment import NoRoomError, Segment, is_foreign
+from settle_mp.worker.segment import PARENTS, NoRoomError, Segment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from settle_mp.core.event import Quantity
@@ -39,14 +42,24 @@ SEGMENT_BYTES_MIN: Final = 64 * 1024
 SEGMENT_BYTES_MAX: Final = 4 * 1024 * 1024
 #: Bytes that unshipped events may take in memory where the folder can't be written.
 VOLATILE_BYTES_MAX: Final = 4 * 1024 * 1024
+#: How long a host or a disk that had no room is not asked again, in seconds: each dropped event would cost
+#: its caller a look through all journals.
+ASK_AGAIN_S: Final = 0.1
 
 
 def _closed(*_: object) -> int:
-    raise NoRoomError
+    raise NoRoomError(PARENTS)
 
 
 #: The appender where no journal is open: `track()` takes the slow path and opens one.
 CLOSED: Final[Appender] = (_closed, _closed, 0)
+
+
+class _ClosedSlot(list["Appender"]):
+    """The slot of a closed journal. A late store by an interrupted caller must not open it again."""
+
+    def __setitem__(self, *_: object) -> None:
+        pass
 
 
 class Journal:
@@ -64,7 +77,6 @@ class Journal:
         *,
         identity: Identity,
         folder: Path | None,
-        lock: int | None,
         limits: Limits,
     ) -> None:
         """Make header and first segment in a folder; see `build` and `in_memory`.
@@ -76,15 +88,15 @@ class Journal:
         self.slot = slot
         self.is_volatile = folder is None
         self._folder = folder
-        self._lock = lock
         self._limits = limits
+        self._pid = os.getpid()
         self._committing = native.allocate_lock()
         self._counted = (0, 0)
         self._is_closed = False
-        self._segments: dict[int, Segment] = {}
+        self._refusal = ("", 0, 0.0)
         self._check_host(SEGMENT_BYTES_MIN)
         self.header = Header(folder, identity, limits.mode)
-        self._segments[0] = self._make_segment(0, SEGMENT_BYTES_MIN)
+        self._chain = Chain(self._map_segment(0, SEGMENT_BYTES_MIN))
 
     @classmethod
     def build(cls, slot: list[Appender], journals: Path, *, identity: Identity, limits: Limits) -> Journal:
@@ -97,8 +109,8 @@ class Journal:
             try:
                 home = birth.make_home(journals, limits.mode)
                 return cls._move_in(slot, home, identity, limits)
-            except birth.HomeLostError:
-                if not tries_left:
+            except birth.HomeLostError as error:
+                if not tries_left or is_foreign(error):
                     raise
         raise AssertionError  # pragma: no cover  the loop returns or raises
 
@@ -106,13 +118,13 @@ class Journal:
     def _move_in(cls, slot: list[Appender], home: birth.Home, identity: Identity, limits: Limits) -> Journal:
         try:
             identity = replace(identity, producer=home.producer)
-            journal = cls(slot, identity=identity, folder=home.folder, lock=home.lock, limits=limits)
+            journal = cls(slot, identity=identity, folder=home.folder, limits=limits)
             journal.rename(birth.move_in(home))
-        except FileNotFoundError as error:
+        except BaseException as error:
             birth.abandon(home)
-            raise birth.HomeLostError(str(home.folder)) from error
-        except BaseException:
-            birth.abandon(home)
+            # Gone: the collector took it for abandoned. There already: so did a child, forked in here.
+            if isinstance(error, FileNotFoundError | FileExistsError) and not is_foreign(error):
+                raise birth.HomeLostError(str(home.folder)) from error
             raise
         return journal
 
@@ -125,44 +137,41 @@ class Journal:
         """A bounded journal that dies with the process, for where the folder can't be written."""
         identity = replace(identity, producer=os.urandom(PRODUCER_ID_BYTES))
         limits = Limits(bytes_max=VOLATILE_BYTES_MAX, host_bytes_max=VOLATILE_BYTES_MAX, mode=0)
-        return cls(slot, identity=identity, folder=None, lock=None, limits=limits)
+        return cls(slot, identity=identity, folder=None, limits=limits)
 
     # --- Appending ---
 
     @property
-    def newest(self) -> Segment:
-        """The segment that is appended to."""
-        segments = self._segments
-        return segments[max(segments)]
+    def appender(self) -> Appender:
+        """What to append with now."""
+        return self._chain.newest.appender
 
     def append(self, payload: bytes) -> None:
         """Append one record, on a new segment if need be.
 
         Raises:
             JournalFullError: When a bound or the disk does not allow it.
-            NoRoomError: When the journal is closed, as in a forked child.
+            NoRoomError: When the journal is closed, or the parent's, as in a forked child.
         """
         while True:
-            write, tell, seed = self.slot[0]
             try:
-                offset = tell()
-            except (ValueError, NoRoomError):
-                offset = 0  # closed: what follows fails as well
-            record = encode_record(payload, seed, offset)
-            try:
-                write(record)
+                write, tell, seed = self.slot[0]
+                write(encode_record(payload, seed, tell()))
             except (ValueError, NoRoomError) as error:
                 if is_foreign(error):
                     raise
-                if self._is_closed:
-                    raise NoRoomError from error
-                self.advance()
             else:
                 return
+            self.advance()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process may append: a forked child may not."""
+        return not self._is_closed and os.getpid() == self._pid
 
     def mark(self, at_s: float) -> None:
         """Note the time in the journal; what follows was tracked then or later."""
-        with contextlib.suppress(JournalFullError, NoRoomError):
+        with suppressed(JournalFullError, NoRoomError):
             self.append(encode_mark(at_s))
 
     def advance(self) -> None:
@@ -170,85 +179,86 @@ class Journal:
 
         Raises:
             JournalFullError: When a bound or the disk does not allow another one.
+            NoRoomError: When the journal is closed, or the parent's.
         """
-        index = max(self._segments)
-        full = self._segments[index]
+        try:
+            if self.is_ours:
+                self._advance()
+        except ValueError as error:
+            if is_foreign(error) or self.is_ours:
+                raise
+        if not self.is_ours:
+            raise NoRoomError(PARENTS)
+
+    def _advance(self) -> None:
+        full = self._chain.newest
         if self.slot[0] is not full.appender:
             # Somebody else has changed segments since the caller's append failed.
             self.slot[0] = full.appender
             return
         base = full.base + full.seal()
         made = self._make_segment(base, self._next_size(full.size))
-        winner = self._segments.setdefault(index + 1, made)
-        if winner is not made:
+        winner = full.succeed(made)
+        if winner is not made or not self.is_ours:
             made.discard(self._folder)
         # A late store by an interrupted caller may point back to a segment that is full by now: the next
         # append fails there, comes here again, and finds the newest. After a fork in a signal handler
         # `self.slot` is nobody's: it is read after all calls, so no handler runs between it and the store.
         self.slot[0] = winner.appender
 
-    def _make_segment(self, base: int, size: int) -> Segment:
-        try:
-            return Segment(
-                producer=self.producer, base=base, size=size, folder=self._folder, mode=self._limits.mode
-            )
-        except OSError as error:
-            if not self._segments:
-                raise
-            msg = f"no new journal segment: {error.strerror or error}"
-            raise JournalFullError(msg) from None
-
     def _next_size(self, size: int) -> int:
         self._hear_collector()
-        taken = sum(part.size for part in list(self._segments.values()) if part.last > self.committed)
-        wanted = min(2 * size, SEGMENT_BYTES_MAX, self._limits.bytes_max - taken)
+        left = self._limits.bytes_max - self._chain.held_bytes(self.committed)
+        wanted = min(2 * size, SEGMENT_BYTES_MAX, left)
         if wanted < SEGMENT_BYTES_MIN:
             msg = f"journal_bytes_max ({self._limits.bytes_max:,} bytes) is reached"
             raise JournalFullError(msg)
-        self._check_host(wanted)
         return wanted
 
-    def _check_host(self, wanted: int) -> None:
-        if self._folder is None:
-            return
+    def _make_segment(self, base: int, size: int) -> Segment:
+        """Make a segment, unless host or disk have just refused one and nothing was freed since."""
+        reason, committed, until_s = self._refusal
+        if committed == self.committed and time.monotonic() < until_s:
+            raise JournalFullError(reason)
         try:
-            check_room(self._folder.parent, wanted, self._limits)
-        except OSError as error:
-            msg = f"{self._folder.parent}: {error.strerror or error}"
-            raise JournalFullError(msg) from None
+            self._check_host(size)
+            return self._map_segment(base, size)
+        except (OSError, JournalFullError) as error:
+            if is_foreign(error):
+                raise
+            reason = str(error)
+        self._refusal = (reason, self.committed, time.monotonic() + ASK_AGAIN_S)
+        raise JournalFullError(reason)
+
+    def _check_host(self, size: int) -> None:
+        if self._folder is not None:
+            check_room(self._folder.parent, size, self._limits)
+
+    def _map_segment(self, base: int, size: int) -> Segment:
+        return Segment(
+            producer=self.producer, base=base, size=size, folder=self._folder, mode=self._limits.mode
+        )
 
     # --- Reading ---
 
     @property
     def tail(self) -> int:
         """The position behind the last record."""
-        return self.newest.last
+        return self._chain.tail
 
     def read(self, position: int, bytes_max: int) -> tuple[int, bytes]:
-        """Whole records from a position on, all of one segment.
+        """Whole records from a position on, all of one segment; see `Chain.read`."""
+        return self._chain.read(position, bytes_max)
 
-        Returns:
-            The segment's base, and the bytes; none when nothing more is there.
-        """
-        for _, segment in sorted(self._segments.items()):
-            if segment.base <= position < segment.last:
-                body = segment.read(position, bytes_max)
-                return segment.base, body[: whole_records_bytes(body)]
-        return position, b""
-
-    def pieces(self, start: int, end: int) -> Iterator[bytes]:
-        """The records between two positions, in pieces."""
-        while start < end:
-            _, body = self.read(start, min(end - start, SEGMENT_BYTES_MAX))
-            if not body:
-                return
-            yield body
-            start += len(body)
-
-    def count_to(self, position: int) -> int:
-        """How many events stand before a position at or after the committed one."""
-        counted_to, count = self._counted
-        return count + sum(count_events(body) for body in self.pieces(counted_to, position))
+    def census(self) -> tuple[int, int]:
+        """The position behind the last record, and how many events stand before it."""
+        while True:
+            tail, counted = self.tail, self._counted
+            position, events_count = counted
+            events_count += self._chain.count_events(position, tail)
+            # It only moves on before segments are freed, so nothing was missed while it stands.
+            if counted is self._counted and position <= tail:
+                return tail, events_count
 
     # --- What the collector has committed ---
 
@@ -260,16 +270,12 @@ class Journal:
     @property
     def pending_count(self) -> int:
         """How many events stand behind the committed position."""
-        counted = self._counted[1]
-        try:
-            return self.count_to(self.tail) - counted
-        except ValueError:  # the courier freed a segment under our eyes
-            return self.count_to(self.tail) - self._counted[1]
+        return max(0, self.census()[1] - self._counted[1])
 
     def prefault(self) -> None:
         """Map the pages that are written next; for the courier, which has the time."""
         with contextlib.suppress(ValueError):  # just closed
-            self.newest.prefault()
+            self._chain.newest.prefault()
 
     def commit(self, ledger: bytes, position: int, *, is_waiting: bool = True) -> bool:
         """The collector has committed up to `position`: note it, and free what is not needed.
@@ -295,15 +301,11 @@ class Journal:
         return True
 
     def _commit(self, ledger: bytes, position: int) -> None:
-        events_count = self.count_to(position)
+        counted_to, count = self._counted
+        events_count = count + self._chain.count_events(counted_to, position)
         self._counted = (position, events_count)
         self.header.commit(ledger, position, events_count)
-        for index in sorted(self._segments)[:-1]:
-            segment = self._segments[index]
-            if segment.last > position:
-                break
-            del self._segments[index]
-            segment.discard(self._folder)
+        self._chain.free(position, self._folder)
 
     def _hear_collector(self) -> None:
         """Where no courier hears acks, the collector's slot in the header says what it has read itself."""
@@ -318,20 +320,17 @@ class Journal:
     def close(self) -> None:
         """Let go of slot, maps and lock; the collector takes what is left.
 
-        Touches no file: a forked child calls it on its parent's journal, whose lock must stay the parent's.
+        Touches no file: a forked child calls it on its parent's journal.
         """
-        self.slot = [CLOSED]
+        self.slot = _ClosedSlot([CLOSED])
         self._is_closed = True
-        for segment in list(self._segments.values()):
-            segment.close()
+        self._chain.close()
         self.header.close()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        birth.release(self.producer)
 
     def discard(self) -> None:
         """Close a journal that nothing was appended to, and remove its folder."""
         self.close()
         if self._folder is not None:
-            with contextlib.suppress(OSError):
+            with suppressed(OSError):
                 statedir.remove_folder(self._folder)

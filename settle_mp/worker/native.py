@@ -39,6 +39,11 @@ def allocate_lock() -> Any:
     return original("_thread", "allocate_lock")()
 
 
+def allocate_rlock() -> Any:
+    """A real lock that its holder may take again, as a signal handler in the middle does."""
+    return original("_thread", "RLock")()
+
+
 def start_thread(run: Callable[[], None]) -> None:
     """Run a function in a real thread that nothing waits for at exit and that takes no signals.
 

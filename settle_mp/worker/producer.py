@@ -11,19 +11,17 @@ import contextlib
 import itertools
 import logging
 import os
-import socket
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from settle_mp import statedir, transport
-from settle_mp.core.record import Identity
 from settle_mp.core.wire import Flushed
-from settle_mp.worker import birth, native
+from settle_mp.worker import birth, facts
 from settle_mp.worker.courier import Courier
 from settle_mp.worker.flushes import FlushRequest
+from settle_mp.worker.foreign import is_foreign
 from settle_mp.worker.journal import CLOSED, Journal
+from settle_mp.worker.life import Life
 from settle_mp.worker.report import FlushReport
 from settle_mp.worker.room import JournalFullError, Limits
 from settle_mp.worker.segment import NoRoomError
@@ -73,17 +71,6 @@ def producer_for(settings: Settings) -> Producer:
     return _producers.setdefault(key, Producer(settings))
 
 
-class _Life:
-    """What belongs to this process and to no child of it."""
-
-    def __init__(self, journal: Journal, courier: Courier | None) -> None:
-        self.pid = os.getpid()
-        self.journal = journal
-        self.courier = courier
-        self.reported_count = 0
-        self.reported_drops = 0
-
-
 class Producer:
     """The worker's end of one state folder, shared by all clients of it in this process.
 
@@ -97,8 +84,10 @@ class Producer:
         self.slot: list[Appender] = [CLOSED]
         self.asleep: list[bool] = []
         self._settings = settings
+        # Read now: a worker that changes its user may not be allowed to read the key's file any more.
+        self._key_mode = settings.key_mode
         self._state = statedir.StateDir(settings.state_dir)
-        self._lives: dict[int, _Life] = {}
+        self._lives: dict[int, Life] = {}
         self._forks_count = 0
         self._is_closed = False
         self._tell_again_s: dict[str, float] = {}
@@ -111,66 +100,81 @@ class Producer:
             life = self._life()
             try:
                 life.journal.append(payload)
-            except NoRoomError:
-                if life.pid == os.getpid() and life is self._lives.get(self._forks_count):
-                    raise
+            except (NoRoomError, JournalFullError) as error:
+                if life.is_ours:
+                    self.drop(quantity, "events_dropped", str(error))
+                    return
                 self._forget_parent(life)
-            except JournalFullError as error:
-                life.journal.drop(quantity)
-                self._tell("events_dropped", logging.ERROR, str(error))
-                return
             else:
                 return
 
-    def drop(self, quantity: Quantity, reason: str) -> None:
-        """Count an event that was not taken."""
-        self._life().journal.drop(quantity)
-        self._tell("event_refused", logging.ERROR, reason)
+    def drop(self, quantity: Quantity, name: str, reason: str) -> None:
+        """Count an event that was not taken, and say why under a name of the log."""
+        while True:
+            life = self._life()
+            try:
+                life.journal.drop(quantity)
+            except ValueError as error:
+                if is_foreign(error) or life.is_ours:
+                    raise
+                # We are a child, forked in the midst of this: the event is counted as ours.
+                self._forget_parent(life)
+            else:
+                break
+        self._tell(name, logging.ERROR, reason)
 
     def wake(self) -> None:
         """End the courier's sleep, after noting the time: what is journaled now may be adopted much later."""
-        life = self._lives.get(self._forks_count)
-        self.asleep.clear()
-        if life is not None and life.courier is not None:
-            life.journal.mark(time.time())
-            life.courier.wake()
+        life = self._mine()
+        try:
+            self.asleep.clear()
+            if life is not None:
+                life.journal.mark(time.time())
+        finally:
+            # Also after an exception from a signal handler: others count on the courier being awake now.
+            if life is not None and life.courier is not None:
+                life.courier.wake()
 
-    def _life(self) -> _Life:
-        forks_count = self._forks_count
-        life = self._lives.get(forks_count)
-        if life is not None:
-            if life.pid == os.getpid():
-                return life
-            self._forget_parent(life)
-            return self._life()
-        made = self._begin()
-        winner = self._lives.setdefault(forks_count, made)
-        if winner is not made:
-            made.journal.discard()
-        appender = winner.journal.newest.appender
-        # One step, with no call in it: a signal handler that forks can't come between test and store.
-        self.slot[0] = appender if forks_count == self._forks_count else CLOSED
-        if forks_count != self._forks_count:
-            made.journal.close()
-            return self._life()
-        if winner is made:
-            self._start_courier(made)
-        return winner
+    def _life(self) -> Life:
+        while True:
+            forks_count = self._forks_count
+            life = self._lives.get(forks_count)
+            if life is not None:
+                if life.is_ours:
+                    return life
+                self._forget_parent(life)
+                continue
+            made = self._begin()
+            winner = self._lives.setdefault(forks_count, made)
+            appender = winner.journal.appender
+            # One step, with no call in it: a signal handler that forks can't come between test and store.
+            self.slot[0] = appender if forks_count == self._forks_count else CLOSED
+            if forks_count != self._forks_count:
+                made.let_go()
+            elif winner is not made:
+                made.discard()
+            else:
+                self._start_courier(made)
 
-    def _begin(self) -> _Life:
+    def _begin(self) -> Life:
         journal = self._open_journal()
         try:
+            return Life(journal, self._make_courier(journal))
+        except BaseException:
+            journal.discard()
+            raise
+
+    def _make_courier(self, journal: Journal) -> Courier | None:
+        try:
             endpoints = transport.endpoints(self._state, self._settings.endpoint)
-            return _Life(journal, Courier(journal, endpoints, self.asleep))
-        except (transport.AddressError, OSError) as error:
-            self._tell(
-                "courier_not_started", logging.ERROR, f"{error}; the collector reads the journal itself"
-            )
-            return _Life(journal, None)
+        except transport.AddressError as error:
+            self._tell_no_courier(error)
+            return None
+        return Courier(journal, endpoints, self.asleep)
 
     def _open_journal(self) -> Journal:
         settings = self._settings
-        identity = self._identity()
+        identity = facts.identity(self._key_mode, "".join(_label))
         limits = Limits(
             bytes_max=settings.journal_bytes_max,
             host_bytes_max=settings.journals_bytes_max,
@@ -180,6 +184,8 @@ class Producer:
             self._state.prepare(settings.group)
             return Journal.build(self.slot, self._state.journals, identity=identity, limits=limits)
         except (OSError, LookupError, JournalFullError) as error:
+            if is_foreign(error):
+                raise
             self._tell(
                 "journal_not_durable",
                 logging.ERROR,
@@ -187,55 +193,46 @@ class Producer:
             )
             return Journal.in_memory(self.slot, identity=identity)
 
-    def _identity(self) -> Identity:
-        return Identity(
-            producer=b"",
-            key_mode=self._settings.key_mode,
-            name=_label[0] if _label else _process_name(),
-            host=socket.gethostname(),
-            born_s=time.time(),
-            facts={
-                "python": sys.version.split()[0],
-                "pid": str(os.getpid()),
-                "gevent": "patched" if native.is_patched() else "",
-                "uwsgi": "loaded" if "uwsgi" in sys.modules else "",
-            },
-        )
-
-    def _start_courier(self, life: _Life) -> None:
+    def _start_courier(self, life: Life) -> None:
         if life.courier is None or self._is_closed:
             return
         _register_exit()
         try:
             life.courier.start()
         except RuntimeError as error:
-            self._tell(
-                "courier_not_started", logging.ERROR, f"{error}; the collector reads the journal itself"
-            )
+            if is_foreign(error):
+                raise
+            self._tell_no_courier(error)
+
+    def _tell_no_courier(self, error: Exception) -> None:
+        self._tell("courier_not_started", logging.ERROR, f"{error}; the collector reads the journal itself")
 
     # --- Forks ---
 
     def after_fork_in_child(self) -> None:
-        """Begin anew: the parent's events stay the parent's."""
+        """Begin anew: the parent's events stay the parent's. May be called again, and in between."""
+        self.slot[0] = CLOSED
         lives, self._lives = self._lives, {}
         self._forks_count += 1
-        self.slot[0] = CLOSED
         self.asleep.clear()
         self._is_closed = False
         for life in lives.values():
-            _let_go(life)
+            if life.is_ours:
+                self._lives.setdefault(self._forks_count, life)
+            else:
+                life.let_go()
 
-    def _forget_parent(self, life: _Life) -> None:
+    def _forget_parent(self, life: Life) -> None:
         """The same where no at-fork hook told us."""
         if life is self._lives.get(self._forks_count):
-            self.after_fork_in_child()
+            _after_fork_in_child()
 
     # --- Flushing and ending ---
 
-    def _mine(self) -> _Life | None:
+    def _mine(self) -> Life | None:
         """This process's life, if it has begun."""
         life = self._lives.get(self._forks_count)
-        return life if life is not None and life.pid == os.getpid() else None
+        return life if life is not None and life.is_ours else None
 
     @property
     def pending_count(self) -> int:
@@ -248,23 +245,11 @@ class Producer:
         life = self._mine()
         if life is None:
             return FlushReport(confirmed_count=0, unconfirmed_count=0)
-        position = life.journal.tail
-        scope_count = life.journal.count_to(position) - life.reported_count
-        drops_count = life.journal.header.dropped.dropped_count - life.reported_drops
-        life.reported_drops += drops_count
-        answer, reason = self._ask(life, position, timeout_s) if scope_count else (NOTHING_WAITS, "")
-        unconfirmed = min(answer.unconfirmed_count, scope_count) if answer else scope_count
-        failed = min(answer.failed_count, unconfirmed) if answer else 0
-        life.reported_count += scope_count - unconfirmed + failed
-        if drops_count:
-            reason = "; ".join(filter(None, [reason, f"{drops_count} events were dropped at a bound"]))
-        return FlushReport(
-            confirmed_count=scope_count - unconfirmed,
-            unconfirmed_count=unconfirmed + drops_count,
-            reason=reason or None,
-        )
+        scope = life.scope()
+        answer, reason = self._ask(life, scope.position, timeout_s) if scope.count else (NOTHING_WAITS, "")
+        return life.report(scope, answer, reason)
 
-    def _ask(self, life: _Life, position: int, timeout_s: float) -> tuple[Flushed | None, str]:
+    def _ask(self, life: Life, position: int, timeout_s: float) -> tuple[Flushed | None, str]:
         """Ask through the courier: the collector's answer, if any, and why something is unconfirmed."""
         self._is_closed = False
         self._start_courier(life)
@@ -272,22 +257,30 @@ class Producer:
         if courier is None or not courier.is_running:
             return None, "there is no way to the collector; see `settle-mp doctor`"
         answers: list[Flushed] = []
+        try:
+            self._wait_for_answer(courier, position, timeout_s, answers)
+        except OSError as error:
+            return None, f"no way to wait for the answer: {error.strerror or error}"
+        if not answers:
+            return None, courier.state or "the collector has not answered in time"
+        return answers[0], answers[0].reason
+
+    @staticmethod
+    def _wait_for_answer(courier: Courier, position: int, timeout_s: float, answers: list[Flushed]) -> None:
         with Waiter() as waiter:
 
             def answered(answer: Flushed) -> None:
                 answers.append(answer)
                 waiter.notify()
 
-            deadline_s = time.monotonic() + timeout_s
-            courier.request(
-                FlushRequest(
-                    ticket=next(_tickets), position=position, deadline_s=deadline_s, answered=answered
-                )
+            flush = FlushRequest(
+                ticket=next(_tickets),
+                position=position,
+                deadline_s=time.monotonic() + timeout_s,
+                answered=answered,
             )
+            courier.request(flush)
             waiter.wait(max(timeout_s, ASK_S_MIN))
-        if not answers:
-            return None, courier.state or "the collector has not answered in time"
-        return answers[0], answers[0].reason
 
     def close(self, timeout_s: float) -> None:
         """Hand everything to the collector, if it takes it in time, and end the courier."""
@@ -302,16 +295,6 @@ class Producer:
         if now_s >= self._tell_again_s.get(name, 0.0):
             self._tell_again_s[name] = now_s + TELL_AGAIN_S
             log.log(level, name, extra={"reason": reason})
-
-
-def _let_go(life: _Life) -> None:
-    life.journal.close()
-    if life.courier is not None:
-        life.courier.let_go()
-
-
-def _process_name() -> str:
-    return f"{Path(sys.argv[0] or 'python').name} pid {os.getpid()}" if sys.argv else "python"
 
 
 _exits: list[int] = []
@@ -337,7 +320,7 @@ def _at_exit() -> None:
 
 
 def _after_fork_in_child() -> None:
-    birth.close_unfinished()
+    birth.forget_parent()
     for producer in list(_producers.values()):
         producer.after_fork_in_child()
 

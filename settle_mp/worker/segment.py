@@ -7,12 +7,13 @@ import mmap
 import os
 import secrets
 import sys
-import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from settle_mp import statedir
 from settle_mp.core.record import encode_mark, encode_record, segment_seed, whole_records_bytes
-from settle_mp.statedir import segment_name
+from settle_mp.worker import native
+from settle_mp.worker.foreign import suppressed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,24 +23,20 @@ if TYPE_CHECKING:
     #: another's map: `write(record)`, `tell()` and the checksum seed.
     Appender = tuple[Callable[[bytes], object], Callable[[], int], int]
 
+#: With a GIL `mmap.write` is one step to every thread and signal handler; without one it needs a lock.
+HAS_GIL: Final[bool] = getattr(sys, "_is_gil_enabled", lambda: True)()
+
 
 #: How far ahead of the last record pages are mapped: what a busy worker writes while its courier gathers.
 PREFAULT_BYTES: Final = 1024 * 1024
 #: MADV_POPULATE_WRITE, Linux 5.14 (madvise(2)); Python has no name for it.
 _POPULATE_WRITE: Final = 23
+#: What a NoRoomError says of a segment that is another process's.
+PARENTS: Final = "the journal is the parent process's"
 
 
 class NoRoomError(Exception):
     """The segment can't take a record: it belongs to the parent process, or its map says so."""
-
-
-def is_foreign(error: BaseException) -> bool:
-    """Whether an error out of an append came from a signal handler or finalizer that ran within it.
-
-    What the map itself raises has no Python frame below the caller's.
-    """
-    trace = error.__traceback__
-    return trace is not None and trace.tb_next is not None and not isinstance(error, NoRoomError)
 
 
 class Segment:
@@ -67,18 +64,22 @@ class Segment:
         """
         self.base = base
         self.size = size
+        # Before the file's name is made: see `discard`.
+        self._pid = os.getpid()
         seed = segment_seed(producer, base)
         # Two makers of the same segment (a signal handler within a thread's change of segments) must not
         # meet in one file, hence a name of its own for each.
-        self.name = segment_name(base, size, secrets.token_hex(4))
+        self.name = statedir.segment_name(base, size, secrets.token_hex(4))
+        # Made before the map: a child forked in the midst of this goes on here as well, and writes the same.
+        mark = encode_record(encode_mark(time.time()), seed, 0)
         self._map = _anonymous_map(size) if folder is None else _file_map(folder / self.name, size, mode)
         self._end: int | None = None
         self._mapped = 0
-        self._lock = threading.RLock()
-        self._pid = os.getpid()
+        self._successor: dict[int, Segment] = {}
+        self._lock = contextlib.nullcontext() if HAS_GIL else native.allocate_rlock()
         self.appender: Appender = (self._choose_write(), self._map.tell, seed)
         self.prefault()
-        self._map.write(encode_record(encode_mark(time.time()), seed, 0))
+        self._map.write(mark)
 
     def _choose_write(self) -> Callable[[bytes], object]:
         if not HAS_GIL:
@@ -92,25 +93,39 @@ class Segment:
             try:
                 return self._map.write(record)
             except ValueError as error:
-                raise NoRoomError from error
+                raise NoRoomError(*error.args) from error
 
     def _write_checked(self, record: bytes) -> object:
         # uWSGI forks without Python's at-fork hooks, so nothing told a child that this map is its parent's.
         if os.getpid() != self._pid:
-            raise NoRoomError
-        try:
-            return self._map.write(record)
-        except ValueError as error:
-            raise NoRoomError from error
+            raise NoRoomError(PARENTS)
+        return self._map.write(record)
+
+    @property
+    def successor(self) -> Segment | None:
+        """The segment that was made when this one was full."""
+        return self._successor.get(0)
+
+    def succeed(self, made: Segment) -> Segment:
+        """Make a segment the successor, unless there is one. Returns the successor.
+
+        Decided in the full segment itself, which whoever asks holds: an index could have come and gone
+        meanwhile, and the late one would be taken for a new one.
+        """
+        return self._successor.setdefault(0, made)
 
     @property
     def end(self) -> int:
         """The offset behind the last record."""
-        if self._end is not None:
-            return self._end
-        at = self._map.tell()
-        # A sealed segment's own position stands at its size; its records tell where they end.
-        return at if at < self.size else whole_records_bytes(self._map[:])
+        if self._end is None:
+            try:
+                at = self._map.tell()
+                # A sealed segment's own position stands at its size; its records tell where they end.
+                return at if at < self.size else whole_records_bytes(self._map[:])
+            except ValueError:
+                if self._end is None:
+                    raise
+        return self._end  # sealed, and perhaps freed since
 
     @property
     def last(self) -> int:
@@ -123,18 +138,27 @@ class Segment:
         May be interrupted anywhere and called again: each step leaves a state from which it starts over.
         """
         if self._end is None:
-            with self._lock:
-                before = self._map.tell()
-                self._map.seek(0, os.SEEK_END)
-            # Another thread may have appended between the two calls above.
-            start = before if before < self.size else 0
-            self._end = start + whole_records_bytes(self._map[start:])
-        return self._end
+            try:
+                with self._lock:
+                    before = self._map.tell()
+                    self._map.seek(0, os.SEEK_END)
+                # Another thread may have appended between the two calls above.
+                start = before if before < self.size else 0
+                self._end = start + whole_records_bytes(self._map[start:])
+            except ValueError:
+                if self._end is None:
+                    raise
+        return self._end  # sealed by another, and perhaps freed since
 
     def read(self, position: int, bytes_max: int) -> bytes:
-        """Bytes from a journal position within this segment, up to its last record's end."""
+        """Bytes from a journal position within this segment, up to its last record's end.
+
+        None from one that was freed meanwhile.
+        """
         start = position - self.base
-        return self._map[start : min(self.end, start + bytes_max)]
+        with contextlib.suppress(ValueError):
+            return self._map[start : min(self.end, start + bytes_max)]
+        return b""
 
     def prefault(self) -> None:
         """Have the kernel map the next pages now, so that `track()` does not pay for each of them."""
@@ -143,7 +167,7 @@ class Segment:
         if start < wanted and start - at < PREFAULT_BYTES // 2:
             self._mapped = wanted
             # Not Linux, or older than 5.14: each page costs its first writer a few microseconds.
-            with contextlib.suppress(OSError):
+            with suppressed(OSError):
                 self._map.madvise(_POPULATE_WRITE, start, wanted - start)
 
     def close(self) -> None:
@@ -151,15 +175,11 @@ class Segment:
         self._map.close()
 
     def discard(self, folder: Path | None) -> None:
-        """Unmap, and remove the file."""
+        """Unmap, and remove the file, unless it may be our parent's."""
         self.close()
-        if folder is not None:
-            with contextlib.suppress(OSError):
+        if folder is not None and self._pid == os.getpid():
+            with suppressed(OSError):
                 (folder / self.name).unlink()
-
-
-#: With a GIL `mmap.write` is one step to every thread and signal handler; without one it needs a lock.
-HAS_GIL: Final[bool] = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def _anonymous_map(size: int) -> mmap.mmap:
@@ -168,13 +188,15 @@ def _anonymous_map(size: int) -> mmap.mmap:
 
 
 def _file_map(path: Path, size: int, mode: int) -> mmap.mmap:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    pid = os.getpid()
+    descriptor = statedir.open_new(path, mode)
     try:
         # A write to a mapped page that the disk can't back is SIGBUS, so the blocks are taken first.
         _allocate(descriptor, size)
         return mmap.mmap(descriptor, size)
     except BaseException:
-        path.unlink(missing_ok=True)
+        if os.getpid() == pid:
+            path.unlink(missing_ok=True)
         raise
     finally:
         # The map keeps a duplicate of its own.

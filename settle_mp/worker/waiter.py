@@ -12,6 +12,7 @@ class Waiter:
     """A pair of sockets: waiting for one is something that gevent's hub can do as well. Use as a context."""
 
     def __init__(self) -> None:
+        # OSError when descriptors have run out.
         heard, self._told = native.original("socket", "socketpair")()
         # The waiting end is what `socket` is now: a greenlet waits through its hub.
         self._heard = socket.socket(fileno=heard.detach())

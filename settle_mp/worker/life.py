@@ -1,0 +1,85 @@
+"""One process life: a journal, its courier, and what flushes have reported of it so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from settle_mp.worker.report import FlushReport
+
+if TYPE_CHECKING:
+    from settle_mp.core.wire import Flushed
+    from settle_mp.worker.courier import Courier
+    from settle_mp.worker.journal import Journal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What one flush is about.
+
+    `count` events before `position`, where `census` events stand in all, and `drops_count` new ones of the
+    `drops_census` that were dropped in all.
+    """
+
+    position: int
+    census: int
+    count: int
+    drops_census: int
+    drops_count: int
+
+
+class Life:
+    """What belongs to this process and to no child of it."""
+
+    def __init__(self, journal: Journal, courier: Courier | None) -> None:
+        self.journal = journal
+        self.courier = courier
+        self._reported = 0
+        self._reported_drops = 0
+
+    @property
+    def is_ours(self) -> bool:
+        """False in a child of the process that began it."""
+        return self.journal.is_ours
+
+    def scope(self) -> Scope:
+        """Everything tracked so far that no flush has reported as confirmed or failed."""
+        reported, reported_drops = self._reported, self._reported_drops
+        position, census = self.journal.census()
+        drops_census = self.journal.header.dropped.dropped_count
+        return Scope(
+            position=position,
+            census=census,
+            count=max(0, census - reported),
+            drops_census=drops_census,
+            drops_count=max(0, drops_census - reported_drops),
+        )
+
+    def report(self, scope: Scope, answer: Flushed | None, reason: str) -> FlushReport:
+        """What to tell the caller of a flush; later flushes leave out what it reports.
+
+        Flushes of other threads may have been answered meanwhile, hence the larger of both words.
+        """
+        unconfirmed = scope.count if answer is None else min(answer.unconfirmed_count, scope.count)
+        failed = 0 if answer is None else min(answer.failed_count, unconfirmed)
+        self._reported = max(self._reported, scope.census - unconfirmed + failed)
+        self._reported_drops = max(self._reported_drops, scope.drops_census)
+        if scope.drops_count:
+            reason = "; ".join(filter(None, [reason, f"{scope.drops_count} events were dropped"]))
+        return FlushReport(
+            confirmed_count=scope.count - unconfirmed,
+            unconfirmed_count=unconfirmed + scope.drops_count,
+            reason=reason or None,
+        )
+
+    def let_go(self) -> None:
+        """Close what a child has inherited; the parent's files and sockets are not touched."""
+        self.journal.close()
+        if self.courier is not None:
+            self.courier.let_go()
+
+    def discard(self) -> None:
+        """Remove a life that another one, made at the same moment, has taken the place of."""
+        self.journal.discard()
+        if self.courier is not None:
+            self.courier.let_go()
