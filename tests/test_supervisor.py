@@ -162,7 +162,7 @@ def test_the_collector_outlives_a_killed_host_until_its_workers_end(host: Host) 
     """The lifeline is held by the host's children as well: whoever may still track has a collector."""
     code = """
 if os.fork() == 0:
-    print("worker", os.getpid(), flush=True)
+    print("pids", supervised.pid, os.getpid(), flush=True)
     signal.sigwait([signal.SIGUSR1])
     from settle_mp import Settle
     events = Settle().events
@@ -174,7 +174,9 @@ signal.sigwait([signal.SIGUSR1])
     said = program.wait_said("collector_started")
     program.end(signal.SIGKILL, -signal.SIGKILL)
     wait_until(lambda: "host_gone" in program.said, "the supervisor sees that the host is gone", DEADLINE_S)
-    worker = int(re.findall(r"worker (\d+)", said)[0])
+    overseer, worker = (int(pid) for pid in re.findall(r"pids (\d+) (\d+)", said)[0])
+    os.kill(overseer, signal.SIGHUP)
+    wait_until(lambda: "settings_reloaded" in program.said, "the collector is looked after", DEADLINE_S)
     os.kill(worker, signal.SIGUSR1)
     wait_until(lambda: "confirmed: True" in program.said, "the worker's event is confirmed", DEADLINE_S)
     assert "collector_stopping" not in program.said
