@@ -1,26 +1,29 @@
 """Runs of records decoded for the ledger: what is valid, what is not, and how much it is.
 
-Events repeat: the same user does the same thing. So a payload is decoded once and remembered whole, runs of
-known ones are added up in C, and the windows take each different payload of a group once.
+Events repeat: the same user does the same thing. So a payload is decoded once and remembered whole, with its
+entry in the open window; runs of known ones are looked up, added up and counted in C.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from settle_mp.collector.frames import Intake
 from settle_mp.core.event import InvalidEventError, Quantity
-from settle_mp.core.fold import Folded, add, fold_payload, fold_payload_without_rules, times
+from settle_mp.core.fold import Entry, Folded, fold_payload, fold_payload_without_rules, total
 from settle_mp.core.record import mark_s, read_records, segment_seed
 from settle_mp.core.window import hour_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from settle_mp.collector.frames import StoredFrame
     from settle_mp.core.rules import MetadataRule
+    from settle_mp.core.window import Window
+    from settle_mp.core.wire import Frame
 
 #: Different payloads remembered at most; some 400 bytes each.
 KNOWN_MAX: Final = 400_000
@@ -30,12 +33,33 @@ class BadRunError(ValueError):
     """A run holds bytes that are no record."""
 
 
+class Known:
+    """A payload that was decoded before, and the entry that it is added to. Equal only to itself."""
+
+    __slots__ = ("entry", "folded", "quantity", "window")
+
+    def __init__(self, folded: Folded) -> None:
+        self.folded = folded
+        self.quantity = folded.quantity
+        self.window: object = None
+        self.entry = Entry()
+
+    def add_to(self, window: Window, count: int) -> None:
+        """Add `count` events of this payload."""
+        if self.window is not window.token:
+            self.window, self.entry = window.token, window.entry(self.folded.key)
+        self.entry.add(self.folded, count)
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A decoded run: what the ledger stores, and the payloads of its valid events."""
+    """A decoded run: what the ledger stores, and its valid events."""
 
     intake: Intake
-    events: list[bytes]
+    events: list[Known]
+
+
+_quantity_of = attrgetter("quantity")
 
 
 class Decoder:
@@ -43,9 +67,9 @@ class Decoder:
 
     def __init__(self, rules: Mapping[str, MetadataRule]) -> None:
         self._rules = rules
-        self._known: dict[bytes, Folded] = {}
-        #: Of the known ones, those whose quantity is whole: sums of these need no care.
-        self._whole: dict[bytes, int] = {}
+        #: Events whose quantity is whole, so that sums of them need no care, and the others.
+        self._whole: dict[bytes, Known] = {}
+        self._fractions: dict[bytes, Known] = {}
 
     def use(self, rules: Mapping[str, MetadataRule]) -> None:
         """Go on under other rules; what is folded stays as it is."""
@@ -53,106 +77,96 @@ class Decoder:
         self._forget()
 
     def _forget(self) -> None:
-        self._known.clear()
         self._whole.clear()
+        self._fractions.clear()
 
-    def decode(self, *, producer: bytes, first: int, base: int, cut_s: float, body: bytes) -> Run:
-        """Decode whole records of one segment that belong to one hour.
+    def decode(self, frame: Frame) -> Run:
+        """Decode a frame: whole records of one segment that belong to one hour.
 
         Raises:
-            BadRunError: When some of the bytes are no record.
+            BadRunError: When some of its bytes are no record.
         """
-        payloads, used = read_records(body, segment_seed(producer, base), first - base)
-        if used != len(body):
-            msg = f"no record at position {first + used}"
+        seed = segment_seed(frame.producer, frame.base)
+        payloads, used = read_records(frame.body, seed, frame.first - frame.base)
+        if used != len(frame.body):
+            msg = f"no record at position {frame.first + used}"
             raise BadRunError(msg)
-        return self.run(
-            payloads, producer=producer, first=first, last=first + used, base=base, cut_s=cut_s, body=body
-        )
+        return self.run(payloads, frame, last=frame.last)
 
-    def run(
-        self,
-        payloads: list[bytes],
-        *,
-        producer: bytes,
-        first: int,
-        last: int,
-        base: int,
-        cut_s: float,
-        body: bytes,
-    ) -> Run:
-        """A run of payloads that were read from `body` already."""
+    def run(self, payloads: list[bytes], frame: Frame, *, last: int) -> Run:
+        """A run of payloads that were read already, from `frame` or from what it stands for.
+
+        Args:
+            payloads: Of whole records, in their order.
+            frame: Where they stand, and the bytes to be stored.
+            last: The position that is committed with them.
+        """
         refused: dict[bytes, str] = {}
-        events = payloads
         try:
-            quantity: Quantity = sum(map(self._whole.__getitem__, payloads))
+            events = list(map(self._whole.__getitem__, payloads))
+            quantity: Quantity = sum(map(_quantity_of, events))
         except KeyError:
-            quantity, strange, refused = self._look(payloads)
-            events = [payload for payload in payloads if payload not in strange]
+            events, refused = self._look(payloads)
+            quantity = total(event.quantity for event in events)
         intake = Intake(
-            producer=producer,
-            first=first,
+            producer=frame.producer,
+            first=frame.first,
             last=last,
-            base=base,
-            hour=hour_of(cut_s),
-            cut_s=cut_s,
-            body=body,
+            base=frame.base,
+            hour=hour_of(frame.cut_s),
+            cut_s=frame.cut_s,
+            body=frame.body,
             events_count=len(events),
             quantity=quantity,
             invalid=_with_indices(payloads, refused) if refused else (),
         )
         return Run(intake, events)
 
-    def _look(self, payloads: list[bytes]) -> tuple[Quantity, set[bytes], dict[bytes, str]]:
-        """The sum of the valid events, which payloads are none, and why the refused ones are refused."""
-        quantity: Quantity = 0
-        marks: set[bytes] = set()
+    def _look(self, payloads: list[bytes]) -> tuple[list[Known], dict[bytes, str]]:
+        """The valid events, and why the refused ones are refused; time marks are neither."""
+        events: list[Known] = []
         refused: dict[bytes, str] = {}
-        for payload, count in Counter(payloads).items():
+        for payload in payloads:
             if mark_s(payload) is not None:
-                marks.add(payload)
                 continue
             try:
-                quantity = add(quantity, times(self._fold(payload).quantity, count))
+                events.append(self._learn(payload))
             except InvalidEventError as error:
                 refused[payload] = str(error)
-        return quantity, marks | refused.keys(), refused
+        return events, refused
 
-    def _fold(self, payload: bytes) -> Folded:
-        folded = self._known.get(payload)
-        if folded is None:
-            folded = fold_payload(payload, self._rules)
-            if len(self._known) >= KNOWN_MAX:
+    def _learn(self, payload: bytes) -> Known:
+        known = self._whole.get(payload) or self._fractions.get(payload)
+        if known is None:
+            known = Known(fold_payload(payload, self._rules))
+            if len(self._whole) + len(self._fractions) >= KNOWN_MAX:
                 self._forget()
-            self._known[payload] = folded
-            if type(folded.quantity) is int:
-                self._whole[payload] = folded.quantity
-        return folded
-
-    def fold(self, events: Iterable[list[bytes]]) -> Iterator[tuple[Folded, int]]:
-        """Each different event of some runs, with how often it came."""
-        counts: Counter[bytes] = Counter()
-        for each in events:
-            counts.update(each)
-        known = self._known
-        for payload, count in counts.items():
-            yield known.get(payload) or self._fold_again(payload), count
-
-    def _fold_again(self, payload: bytes) -> Folded:
-        """What was accepted before stays accepted, also where today's rules would refuse it."""
-        try:
-            return self._fold(payload)
-        except InvalidEventError:
-            return fold_payload_without_rules(payload)
+            (self._whole if type(known.quantity) is int else self._fractions)[payload] = known
+        return known
 
     @staticmethod
-    def recall(frame: StoredFrame) -> list[bytes]:
-        """The valid events of a committed frame."""
+    def add(window: Window, runs: Iterable[list[Known]]) -> None:
+        """Add the events of some runs to their window."""
+        counts: Counter[Known] = Counter()
+        for events in runs:
+            counts.update(events)
+            window.events_count += len(events)
+        for known, count in counts.items():
+            known.add_to(window, count)
+
+    def recall(self, frame: StoredFrame) -> list[Known]:
+        """The valid events of a committed frame; what was accepted before stays so under any rules."""
         payloads, _ = read_records(
             frame.body, segment_seed(frame.producer, frame.base), frame.first - frame.base
         )
         events = [payload for payload in payloads if mark_s(payload) is None]
-        return [payload for index, payload in enumerate(events) if index not in frame.skipped]
+        return [self._learn_again(each) for index, each in enumerate(events) if index not in frame.skipped]
+
+    def _learn_again(self, payload: bytes) -> Known:
+        try:
+            return self._learn(payload)
+        except InvalidEventError:
+            return Known(fold_payload_without_rules(payload))
 
 
 def _with_indices(payloads: list[bytes], refused: dict[bytes, str]) -> tuple[tuple[int, bytes, str], ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from settle_mp.core.record import HEAD_BYTES, encode_record, mark_s, read_records, segment_seed
 from settle_mp.core.salvage import salvage
 from settle_mp.core.window import hour_of
+from settle_mp.core.wire import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,15 +151,10 @@ class _Pass:
             self._add(reading, [], end, self._now_s, b"")
 
     def _add(self, reading: Reading, payloads: list[bytes], last: int, cut_s: float, body: bytes) -> None:
-        run = self._decoder.run(
-            payloads,
-            producer=self._producer,
-            first=reading.position,
-            last=last,
-            base=self._file.base,
-            cut_s=cut_s,
-            body=body,
+        frame = Frame(
+            producer=self._producer, first=reading.position, base=self._file.base, cut_s=cut_s, body=body
         )
+        run = self._decoder.run(payloads, frame, last=last)
         reading.runs.append(run)
         reading.position = last
 

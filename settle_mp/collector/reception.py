@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from settle_mp.collector import journals
@@ -35,6 +36,9 @@ log = logging.getLogger("settle_mp")
 GROUP_BYTES_MAX: Final = 4 * 1024 * 1024
 #: Bytes of raw frames that the ledger keeps before sums replace them (rule L2).
 RAW_BYTES_MAX: Final = 64 * 1024 * 1024
+
+#: Different reasons logged in one process life at most: a stranger could make up as many as it likes.
+REASONS_MAX: Final = 1000
 
 
 class Reception:
@@ -106,12 +110,9 @@ class Reception:
             member = self._state.members.get(producer)
             return None if member is None else wire.Ack(self._state.ledger.id, member.position)
         try:
+            rest = frame.body[position - frame.first :]
             run = self._state.decoder.decode(
-                producer=producer,
-                first=position,
-                base=frame.base,
-                cut_s=self._hour_s(frame.cut_s),
-                body=frame.body[position - frame.first :],
+                replace(frame, first=position, cut_s=self._hour_s(frame.cut_s), body=rest)
             )
         except BadRunError as error:
             return self.refuse(f"{error} in a frame of journal {producer.hex()}")
@@ -224,8 +225,8 @@ class Reception:
         journals.write_committed(folder, slot)
 
     def _tell(self, name: str, reason: str) -> None:
-        """Log each reason once; a thousand at most."""
-        if reason not in self._told and len(self._told) < 1000:
+        """Log each reason once."""
+        if reason not in self._told and len(self._told) < REASONS_MAX:
             self._told.add(reason)
             log.warning(name, extra={"reason": reason})
 

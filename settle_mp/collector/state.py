@@ -17,7 +17,7 @@ from settle_mp.core.window import Window, Windows
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from settle_mp.collector.decoder import Decoder, Run
+    from settle_mp.collector.decoder import Decoder, Known, Run
     from settle_mp.collector.ledger import Ledger
     from settle_mp.collector.roster import ProducerRow
     from settle_mp.core.fold import Entry
@@ -79,7 +79,7 @@ class State:
                 _restore(window, stored)
             else:
                 window.reach(stored.cut_s)
-                window.add(self.decoder.fold([self.decoder.recall(stored)]))
+                self.decoder.add(window, [self.decoder.recall(stored)])
         self.seals = SealBook()
         for seal in self.ledger.outbox.seals():
             self.seals.add(seal)
@@ -95,7 +95,7 @@ class State:
     def apply(self, runs: Iterable[Run]) -> None:
         """Take over what was just committed."""
         now_s = time.time()
-        by_hour: dict[int, list[list[bytes]]] = {}
+        by_hour: dict[int, list[list[Known]]] = {}
         for run in runs:
             intake = run.intake
             self.windows.at(intake.hour, now_s).reach(intake.cut_s)
@@ -105,7 +105,7 @@ class State:
             member.open_events_count += intake.events_count
             member.counted_events += intake.events_count + len(intake.invalid)
         for hour, events in by_hour.items():
-            self.windows.at(hour, now_s).add(self.decoder.fold(events))
+            self.decoder.add(self.windows.at(hour, now_s), events)
 
     def open_hour(self, hour: int) -> int:
         """The hour whose window an event of `hour` goes to: its own, unless there are too many."""

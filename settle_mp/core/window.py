@@ -42,16 +42,21 @@ class Window:
     events_count: int = 0
     first_s: float = 0.0
     last_s: float = 0.0
+    #: Tells this window from any other, for those who remember an entry of it.
+    token: object = field(default_factory=object, repr=False, compare=False)
 
     def add(self, events: Iterable[tuple[Folded, int]]) -> None:
         """Add events, each with how often it came."""
-        entries = self.entries
         for folded, count in events:
-            entry = entries.get(folded[0])
-            if entry is None:
-                entry = entries[folded[0]] = Entry()
-            entry.add(folded, count)
+            self.entry(folded.key).add(folded, count)
             self.events_count += count
+
+    def entry(self, key: Key) -> Entry:
+        """The sum of a key; whoever adds to it adds to `events_count` as well."""
+        entry = self.entries.get(key)
+        if entry is None:
+            entry = self.entries[key] = Entry()
+        return entry
 
     def reach(self, at_s: float) -> None:
         """Stretch the window over a time of its hour."""
