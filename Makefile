@@ -24,7 +24,7 @@ check: $(VENV)/.installed-dev ## lint, formatting and types
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed-dev ## run the benchmarks (minutes; wants a quiet machine)
-	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+	@for name in track collector idle; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean: ## remove the environment, caches and built packages
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

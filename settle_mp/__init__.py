@@ -1,11 +1,15 @@
 """Usage events from prefork servers, counted exactly once.
 
+The tour:
+
     from settle_mp import Settle
 
     settle = Settle()                                   # opens nothing: safe at import and before a fork
     settle.events.track("user_123", "AI_QUERY")         # durable when it returns, about a microsecond later
     settle.events.flush(timeout=5.0)                    # truthy when the upstream has confirmed it
     settle.close()                                      # optional: nothing is lost without it
+
+Commands, settings and what can go wrong: `settle-mp --help` and the README.
 """
 
 from settle_mp.errors import (

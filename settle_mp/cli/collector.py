@@ -17,9 +17,10 @@ from settle_mp.transport import AddressError
     "  SETTLESETTLE_API_KEY_FILE=/etc/settle-mp/key settle-mp collector\n"
     "  settle-mp collector --state-dir /var/lib/settle-mp\n"
     "  settle-mp collector --drain-timeout 20    (on a host whose disk dies with it)\n\n"
-    "\b\nSignals: SIGTERM and SIGINT end it in good order, twice at once; SIGHUP reads settings and key again.\n"
-    "\b\nExit codes: 0 ended as asked, 75 another collector has the state folder, 78 a setting can't be used,\n"
-    "1 anything else."
+    "\b\nSignals: SIGTERM and SIGINT end it in good order, a second one at once;\n"
+    "SIGHUP reads settings and key again.\n\n"
+    "\b\nExit codes: 0 ended as asked, 75 another collector has the state folder,\n"
+    "78 a setting can't be used, 1 anything else."
 )
 @with_settings_loader
 @click.option(
@@ -28,7 +29,7 @@ from settle_mp.transport import AddressError
     type=click.FloatRange(min=0),
     default=0.0,
     metavar="S",
-    help="Before ending, ship what can be shipped for up to S seconds.  [default: 0, as the state folder keeps it]",
+    help="Ship what can be shipped for up to S seconds before ending.  [default: 0, the folder keeps it]",
 )
 def collector(load_settings: SettingsLoader, *, drain_timeout_s: float) -> int:
     """Collect the events of this host's workers and ship them upstream, until SIGTERM or Ctrl-C."""

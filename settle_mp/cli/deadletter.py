@@ -11,13 +11,13 @@ import click
 from settle_mp.cli import exit_codes
 from settle_mp.cli.options import with_settings
 from settle_mp.collector.ledger import Ledger, LedgerError
-from settle_mp.config import Settings
 from settle_mp.core.event import InvalidEventError, unpack_event
 from settle_mp.core.fold import number_text
 from settle_mp.statedir import StateDir
 
 if TYPE_CHECKING:
     from settle_mp.collector.outbox import DeadLetter
+    from settle_mp.config import Settings
 
 #: Dead letters read at once.
 PAGE_COUNT = 1000

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from settle_mp import control
 from settle_mp.cli import exit_codes
 from settle_mp.cli.options import with_settings
-from settle_mp.config import Settings
 from settle_mp.core import wire
 from settle_mp.transport import AddressError
+
+if TYPE_CHECKING:
+    from settle_mp.config import Settings
 
 #: What the collector gets for its answer on top of the time that it waits itself, in seconds.
 ANSWER_S = 1.0

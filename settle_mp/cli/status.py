@@ -11,10 +11,10 @@ from settle_mp.cli import exit_codes
 from settle_mp.cli.options import with_settings
 from settle_mp.collector.ledger import LedgerError
 from settle_mp.collector.status import read_status
-from settle_mp.config import Settings
 
 if TYPE_CHECKING:
     from settle_mp.collector.status import Report
+    from settle_mp.config import Settings
 
 
 @click.command(

@@ -21,6 +21,7 @@ from settle_mp.collector import journals
 from settle_mp.collector.reading import read_journal
 from settle_mp.core.books import Amount
 from settle_mp.core.fold import parse_number
+from settle_mp.core.record import PRODUCER_ID_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,7 +104,7 @@ class Adoption:
             producer = bytes.fromhex(folder.name)
         except ValueError:
             return
-        if producer in self._estates or len(producer) != 16:
+        if producer in self._estates or len(producer) != PRODUCER_ID_BYTES:
             return
         lock = statedir.try_lock(folder / statedir.LOCK_NAME)
         if lock is None:
@@ -210,7 +211,7 @@ class Adoption:
     def _sweep(self) -> None:
         """Remove what builders and removers left behind, and note whose folder is gone."""
         known: set[bytes] = set()
-        for name in os.listdir(self._dir.journals):
+        for name in os.listdir(self._dir.journals):  # noqa: PTH208  names are wanted
             if name.startswith(statedir.LEAVING_PREFIX):
                 shutil.rmtree(self._dir.journals / name, ignore_errors=True)
             elif name.startswith(statedir.BUILDING_PREFIX):

@@ -100,7 +100,7 @@ def segments(folder: Path) -> list[SegmentFile]:
     records was ever published.
     """
     by_base: dict[int, list[SegmentFile]] = {}
-    for name in os.listdir(folder):
+    for name in os.listdir(folder):  # noqa: PTH208  names are wanted
         parsed = statedir.parse_segment_name(name)
         if parsed is not None:
             base, size = parsed

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import random
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from settle_mp.collector.delivery import IN_FLIGHT_MAX
+from settle_mp.collector.health import Health, log_health
 from settle_mp.core.family import DeadLetterSuspects, Regroup, family_step
 from settle_mp.core.outcome import Outcome, classify
 from settle_mp.core.step import (
@@ -46,20 +46,6 @@ log = logging.getLogger("settle_mp")
 #: flush interval on most hosts, since what is sealed early is not added up; few enough that writing them is a
 #: fraction of a second.
 WINDOW_ROWS_MAX: Final = 10_000
-
-
-@dataclass(slots=True)
-class Health:
-    """How the upstream does, as `status` tells it.
-
-    Attributes:
-        state: "ok", "down" (tries fail), "paused" (something must be mended), or "no_key".
-        last_error: Why the last try that failed did; None when none has since it was well.
-    """
-
-    state: str
-    last_error: str | None = None
-    paused_until_s: float = 0.0
 
 
 class Shipping:
@@ -242,7 +228,7 @@ class Shipping:
         else:
             self.health.last_error = verdict.reason
         if self.health.state != before:
-            _log_health(self.health)
+            log_health(self.health)
 
     def _do(self, batch: Batch, step: Step, verdict: Verdict, now_s: float) -> None:
         outbox, seals = self._state.ledger.outbox, self._state.seals
@@ -299,7 +285,7 @@ class Shipping:
                 batch.root, at_s=decision.retry_at_s, reason=decision.reason, now_s=now_s
             )
             self.health = Health("paused", decision.reason, decision.retry_at_s)
-            _log_health(self.health)
+            log_health(self.health)
             self._after.append(lambda: self._regrouped(batch.seal, retired, root.id))
 
     def _regrouped(self, seal: int, retired: list[int], root: int) -> None:
@@ -339,25 +325,9 @@ def _batch_state(batch: Batch, now_s: float) -> BatchState:
 
 
 def _cuts(step: Divide) -> list[int]:
-    """Before which rows to cut, so that rows of different groups are apart and each row stays in its place."""
+    """Before which rows to cut, so that rows of different groups are apart and each stays in its place."""
     group_of = {row: number for number, group in enumerate(step.groups) for row in group}
     return [row for row in group_of if row and group_of[row] != group_of[row - 1]]
-
-
-def _log_health(health: Health) -> None:
-    if health.state == "ok":
-        log.info("upstream_ok")
-        return
-    log.warning(
-        f"upstream_{health.state}",
-        extra={
-            "reason": health.last_error,
-            "bill": "events are kept and billed when it is back",
-            "mend": "mend the setting, then wait or send SIGHUP"
-            if health.state == "paused"
-            else "none is needed here; it is tried again by itself",
-        },
-    )
 
 
 def _ignore(_: object) -> None:

@@ -85,7 +85,7 @@ class Sockets:
             parts = _receive(self._control)
             if parts is None:
                 return
-            if len(parts) == 2:
+            if len(parts) == PARTS_MAX:
                 yield parts[0], parts[1]
 
     def send(self, identity: bytes, message: Message) -> None:
@@ -149,5 +149,5 @@ def _receive(socket: zmq.Socket[bytes]) -> list[bytes] | None:
 def _open_descriptors() -> int:
     for folder in ("/proc/self/fd", "/dev/fd"):
         with contextlib.suppress(OSError):
-            return len(os.listdir(folder))
+            return len(os.listdir(folder))  # noqa: PTH208  each entry is a descriptor, none is looked at
     return 0
