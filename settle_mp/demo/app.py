@@ -47,9 +47,10 @@ _ROUTES: Final[dict[str, Callable[[dict[str, Any]], None]]] = {
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """Answer one request."""
+    worker = (traffic.WORKER_HEADER, str(os.getpid()))
     route = _ROUTES.get(environ["PATH_INFO"])
     if route is None:
-        start_response("404 Not Found", [("Content-Length", "0")])
+        start_response("404 Not Found", [("Content-Length", "0"), worker])
         return []
     asked = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
     if _SABOTAGE_VARIABLE not in environ:
@@ -58,7 +59,7 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
     headers = [
         ("Content-Type", "application/json"),
         ("Content-Length", str(len(answer))),
-        (traffic.WORKER_HEADER, str(os.getpid())),
+        worker,
     ]
     start_response("200 OK", headers)
     return [answer]

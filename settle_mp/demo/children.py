@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: How often something that is waited for is looked at, in seconds.
 LOOK_S: Final = 0.02
-#: How long the members of a killed group have to be gone, in seconds.
-GONE_S: Final = 3.0
+#: How long a killed group is waited for, in seconds. It is dead much sooner; but those whose parent has died
+#: first are still listed until process 1 takes note, which in some containers it never does.
+GONE_S: Final = 0.5
 #: Lines of a log that an error shows.
 LOG_LINES: Final = 12
 

@@ -31,6 +31,9 @@ FLUSH_S: Final = 60
 LIVES: Final = 20
 WORKER_REQUESTS_MIN: Final = 50
 
+#: How often it is tried to remove the folder: a process that dies can still end a call that makes a file.
+REMOVALS_MAX: Final = 5
+
 _PROGRAM: Final = (sys.executable, "-m", "settle_mp.cli")
 
 
@@ -48,6 +51,7 @@ class House:
         self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_temporary()))
         self._children: list[Child] = []
         self._collector: Child | None = None
+        self._collectors_count = 0
         self._gunicorn: Child | None = None
         self._sandbox: Child | None = None
         self.port = 0
@@ -69,6 +73,7 @@ class House:
         self._watch.wait_until(port_file.exists, "the sandbox listens", START_S)
         self.sandbox_port = int(port_file.read_text(encoding="ascii"))
         self.start_collector()
+        self._watch.wait_until(lambda: self.is_collecting, "the collector collects", START_S)
 
     @property
     def gunicorn(self) -> Child:
@@ -83,12 +88,14 @@ class House:
         return self._collector
 
     def start_collector(self) -> None:
-        """Start the collector, the first or the next one, and return when it collects."""
-        starts_count = self._collector_starts_count()
+        """Start the collector, the first or the next one; soon `is_collecting`."""
         self._collector = self._start("collector", *_PROGRAM, "collector")
-        self._watch.wait_until(
-            lambda: self._collector_starts_count() > starts_count, "the collector collects", START_S
-        )
+        self._collectors_count += 1
+
+    @property
+    def is_collecting(self) -> bool:
+        """Whether the collector that was started last has come up."""
+        return self.collector.log().count("collector_started") >= self._collectors_count
 
     def kill_collector(self) -> int:
         """SIGKILL to the collector; gives the process that it was."""
@@ -118,8 +125,10 @@ class House:
             self._watch.release(child)
             if child.code is None or is_hurried:
                 child.end(0.0 if is_hurried else END_S)
-        if not is_kept:
+        for _ in range(0 if is_kept else REMOVALS_MAX):
             shutil.rmtree(self.folder, ignore_errors=True)
+            if not self.folder.exists():
+                break
 
     def _start(self, name: str, *command: str, pass_fds: tuple[int, ...] = ()) -> Child:
         child = Child(name, command, self.folder, self._environ(), pass_fds)
@@ -138,10 +147,6 @@ class House:
                 *(f"--bind=fd://{listener.fileno()}", "settle_mp.demo.app:app"),
                 pass_fds=(listener.fileno(),),
             )
-
-    def _collector_starts_count(self) -> int:
-        path = self.folder / "collector.log"
-        return path.read_text(encoding="utf-8").count("collector_started") if path.exists() else 0
 
     def _environ(self) -> dict[str, str]:
         # The user's own settings, for his own account first of all, stay out of it; so do his proxies.

@@ -106,6 +106,17 @@ class Load:
         client.close()
         return asked, Ending.ANSWERED
 
+    def ask_worker(self) -> int:
+        """Ask who would answer now; gives 0 when nobody does. It is no request of the traffic."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=ANSWER_S)
+        try:
+            connection.request("GET", "/")
+            return int(connection.getresponse().headers.get(WORKER_HEADER, "0"))
+        except (OSError, http.client.HTTPException):
+            return 0
+        finally:
+            connection.close()
+
     def _run(self, index: int) -> None:
         client = _Client(self._port)
         while not self._is_stopped:
@@ -166,7 +177,7 @@ class _Client:
         body = answer.read()
         worker = answer.headers.get(WORKER_HEADER, "")
         if answer.status != http.client.OK or body != answer_to(asked.id) or not worker.isdecimal():
-            raise UnexpectedAnswerError(f"{asked.kind.path} answered {answer.status}: {body[:200]!r}")
+            raise UnexpectedAnswerError(f"{asked.kind.path} gave status {answer.status} and a wrong answer")
         return int(worker)
 
     def close(self) -> None:

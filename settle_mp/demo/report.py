@@ -44,6 +44,8 @@ that is sent twice is billed twice. What follows is real and not simulated:
  2. On the way two workers and the collector are killed with SIGKILL.
  3. The clients' own list of answers is held against what the upstream has
     billed, user by user. No count of settle-mp's has a say in that.
+
+It takes half a minute, in a temporary folder that is gone afterwards.
 """
 
 
@@ -112,8 +114,8 @@ def folding_table(verdict: Verdict) -> Table:
         text_columns=2,
         has_total=False,
         note=f"The rule, in settle-mp.toml:\n  {rule_text()}\n"
-        f"Sums are shipped every {FLUSH_INTERVAL_S} s. "
-        "Without a rule nothing that differs is added up: PDF_EXPORT.",
+        f"Sums are shipped every {FLUSH_INTERVAL_S} s. Without a rule nothing that differs is added up:\n"
+        "each PDF export is a row of its own.",
     )
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import time
-from collections import deque
 from dataclasses import dataclass
 from itertools import chain, count
 from typing import TYPE_CHECKING, Final
@@ -16,23 +13,18 @@ from settle_mp.demo.bill import Bill
 from settle_mp.demo.children import DemoError, Watch, quote
 from settle_mp.demo.gunicorn_conf import workers as workers_count
 from settle_mp.demo.house import FLUSH_S, House
+from settle_mp.demo.kills import Kills
 from settle_mp.demo.load import Load
 from settle_mp.demo.traffic import PDF_EXPORT, request
 from settle_mp.demo.verdict import judge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from settle_mp.demo.screen import Screen
     from settle_mp.demo.traffic import Request
     from settle_mp.demo.verdict import Ending, Verdict
 
-#: When the kills come, in parts of the requests answered.
-KILLS_AT: Final = (0.25, 0.45, 0.75)
-#: How long the collector stays dead, in seconds: long enough for events to pile up.
-DEAD_S: Final = 1.0
 #: How long nothing may happen before something is taken for broken, in seconds.
-STALLED_S: Final = 30.0
+STALLED_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,15 +70,15 @@ class _Play:
         self._screen = screen
         self._watch = watch
         self._house = house
-        self._killed: set[int] = set()
-        self._collector_due_s: float | None = None
-        self._answered_at_kill = 0
+        self._moved_s = 0.0
+        self._moved_state: object = None
 
     def play(self) -> bool:
         """Play all acts; gives whether the bill is right."""
         self._open()
         load = Load(self._house.port, self._options.requests_count)
         self._load = load
+        self._kills = Kills(self._house, load, self._screen, self._options.requests_count)
         self._send()
         untracked = self._sabotage()
         bill = Bill(self._house.sandbox_port)
@@ -104,25 +96,15 @@ class _Play:
         settings = f"preload_app, max_requests {house.worker_requests_max:,}"
         screen.note(f"gunicorn on port {house.port}: {workers_count} workers, {settings}")
 
-    # The load, and what dies meanwhile.
+    # The load.
 
     def _send(self) -> None:
         load, requests_count = self._load, self._options.requests_count
-        actions: list[Callable[[], bool]] = [self._kill_worker, self._kill_collector, self._kill_worker]
-        steps = deque(zip(KILLS_AT, actions, strict=True))
         self._screen.begin_load(requests_count)
         self._watch.on_look = self._look
-        self._moved_s, self._moved_count = time.monotonic(), 0
         load.start()
-
-        def is_over() -> bool:
-            if steps and load.ended_count >= steps[0][0] * requests_count and steps[0][1]():
-                steps.popleft()
-            self._revive_collector()
-            return load.is_done and (not steps or load.failure is not None) and self._collector_due_s is None
-
         try:
-            self._watch.wait_until(is_over, "all requests have ended", float("inf"))
+            self._watch.wait_until(self._is_over, "all requests have ended", float("inf"))
         finally:
             load.stop()
         self._watch.on_look = None
@@ -133,42 +115,23 @@ class _Play:
         answered = f"{load.answered_count:,} requests answered by {len(load.workers)} workers"
         self._screen.note(f"{answered}, {load.cut_off_count} cut off")
 
+    def _is_over(self) -> bool:
+        """Kill what is due; gives whether all requests have ended, or the load has failed."""
+        if self._load.is_done and self._load.failure is not None:
+            return True
+        are_done = self._kills.turn()
+        return are_done and self._load.is_done
+
     def _look(self) -> None:
+        """Show how far it is, and see to it that it gets on."""
         load, now_s = self._load, time.monotonic()
         self._screen.show_load(load.ended_count, self._options.requests_count)
-        if load.ended_count != self._moved_count or load.is_done:
-            self._moved_s, self._moved_count = now_s, load.ended_count
+        state = (load.ended_count, self._kills.state)
+        if state != self._moved_state:
+            self._moved_s, self._moved_state = now_s, state
         elif now_s > self._moved_s + STALLED_S:
-            raise DemoError(f"No request was answered for {STALLED_S:g} s.{quote(self._house.gunicorn)}")
-
-    def _kill_worker(self) -> bool:
-        gunicorn = self._house.gunicorn
-        unharmed = [pid for pid in self._load.busy_workers if pid not in self._killed]
-        victim = next((pid for pid in unharmed if gunicorn.has_member(pid)), None)
-        if victim is None:
-            return False
-        os.kill(victim, signal.SIGKILL)
-        self._killed.add(victim)
-        self._screen.note(f"kill -9 {victim}: a worker, amid its requests", "red")
-        return True
-
-    def _kill_collector(self) -> bool:
-        pid = self._house.kill_collector()
-        self._collector_due_s = time.monotonic() + DEAD_S
-        self._answered_at_kill = self._load.answered_count
-        self._screen.note(f"kill -9 {pid}: the collector; events wait in mapped files", "red")
-        return True
-
-    def _revive_collector(self) -> None:
-        if self._collector_due_s is None or time.monotonic() < self._collector_due_s:
-            return
-        self._house.start_collector()
-        self._collector_due_s = None
-        answered = self._load.answered_count - self._answered_at_kill
-        self._screen.note(
-            f"the collector is back (pid {self._house.collector.pid}), {answered:,} requests later",
-            "green",
-        )
+            logs = quote(self._house.gunicorn) + quote(self._house.collector)
+            raise DemoError(f"Nothing has happened for {STALLED_S:g} s.{logs}")
 
     # The bill.
 
@@ -215,4 +178,6 @@ class _Play:
         if self._options.is_sabotaged:
             word = "and nobody noticed." if verdict.holds else "and the check has found it."
             screen.say(f"One event was dropped on purpose (--sabotage), {word}")
+        elif holds:
+            screen.say("Could it say anything else? settle-mp demo --sabotage drops one event.")
         return holds and not self._options.is_sabotaged

@@ -20,7 +20,9 @@ import pytest
 from tests.upstreams import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    StartDemo = Callable[..., "Demo"]
 
 COMMAND = [sys.executable, "-m", "settle_mp.cli", "demo"]
 #: Seconds that a small run may take on a slow and busy machine.
@@ -30,15 +32,28 @@ DEADLINE_S = 120
 class Demo:
     """A run of the demo whose temporary folder is the test's own."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, **more: str) -> None:
         self.temporary = folder / "t"
         self.temporary.mkdir()
         self._output = folder / "output"
-        environ = {**os.environ, "TMPDIR": str(self.temporary), "PYTHONUNBUFFERED": "1", "COLUMNS": "80"}
+        environ = {
+            **os.environ,
+            "TMPDIR": str(self.temporary),
+            "PYTHONUNBUFFERED": "1",
+            "COLUMNS": "80",
+            **more,
+        }
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
                 [*COMMAND, *options], stdout=output, stderr=output, env=environ, cwd=folder
             )
+
+    def close(self) -> None:
+        """End what a failed test has left."""
+        for pid in {self.process.pid, *self.processes()} if self.process.poll() is None else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
 
     @property
     def said(self) -> str:
@@ -53,7 +68,8 @@ class Demo:
 
     def end(self) -> int:
         """Wait until it has ended; gives its code."""
-        return self.process.wait(DEADLINE_S)
+        wait_until(lambda: self.process.poll() is not None, f"it ends, after saying {self.said}", DEADLINE_S)
+        return self.process.wait()
 
     def processes(self) -> list[int]:
         """Processes that it has started and that still run. Linux only."""
@@ -78,10 +94,24 @@ def folder() -> Iterator[Path]:
         yield Path(path)
 
 
+@pytest.fixture
+def start(folder: Path) -> Iterator[StartDemo]:
+    """Start demos with options and more environment; what a failed test has left of them ends with it."""
+    demos: list[Demo] = []
+
+    def start_demo(*options: str, **more: str) -> Demo:
+        demos.append(Demo(folder, *options, **more))
+        return demos[-1]
+
+    yield start_demo
+    for demo in demos:
+        demo.close()
+
+
 @pytest.mark.slow
-def test_what_was_answered_is_what_was_billed(folder: Path) -> None:
+def test_what_was_answered_is_what_was_billed(start: StartDemo) -> None:
     """Two workers and the collector are killed, and the bill is exact; nothing is left behind."""
-    demo = Demo(folder, "--requests=600")
+    demo = start("--requests=600")
     assert demo.end() == 0, demo.said
     assert re.search(r"\nEXACT: \d+ answered requests billed exactly once; 0 lost, 0 twice", demo.said)
     assert len(re.findall(r"kill -9 \d+: a worker", demo.said)) == 2
@@ -92,9 +122,30 @@ def test_what_was_answered_is_what_was_billed(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_sabotage_is_found(folder: Path) -> None:
+def test_it_touches_nothing_of_the_user(start: StartDemo, folder: Path) -> None:
+    """Settings, keys, proxies and gunicorn's own files of whoever runs it stay out of it."""
+    (folder / "gunicorn.conf.py").write_text("raise RuntimeError('not this one')")
+    (folder / "settle-mp.toml").write_text("no_such_setting = true")
+    foreign = {
+        "SETTLESETTLE_API_KEY": "ss_live_somebodys",
+        "SETTLESETTLE_BASE_URL": "http://127.0.0.1:1",
+        "SETTLE_MP_STATE_DIR": str(folder / "state"),
+        "SETTLE_MP_DISABLED": "true",
+        "HTTP_PROXY": "http://127.0.0.1:1",
+        "all_proxy": "http://127.0.0.1:1",
+        "GUNICORN_CMD_ARGS": "--bind=127.0.0.1:1 --workers=0",
+        "WEB_CONCURRENCY": "1",
+    }
+    demo = start("--requests=200", **foreign)
+    assert demo.end() == 0, demo.said
+    assert {path.name for path in folder.iterdir()} == {"gunicorn.conf.py", "output", "settle-mp.toml", "t"}
+    demo.assert_nothing_left()
+
+
+@pytest.mark.slow
+def test_sabotage_is_found(start: StartDemo) -> None:
     """One event of many was not tracked: code 1, and the request is named."""
-    demo = Demo(folder, "--sabotage", "--requests=200")
+    demo = start("--sabotage", "--requests=200")
     assert demo.end() == 1, demo.said
     assert re.search(r"\n- PDF_EXPORT of user_\d+ {\"request_id\": \"r000\d+\"}: 1 answered, ", demo.said)
     assert re.search(r"\nWRONG: \d+ answered requests; 1 lost, 0 twice, 1 wrong sums", demo.said)
@@ -113,9 +164,9 @@ def test_sabotage_is_found(folder: Path) -> None:
         "EXACT",  # It is ending anyway.
     ],
 )
-def test_ctrl_c_leaves_nothing_behind(folder: Path, moment: str) -> None:
+def test_ctrl_c_leaves_nothing_behind(start: StartDemo, moment: str) -> None:
     """At any moment: no process, no file, no traceback."""
-    demo = Demo(folder, "--requests=2000" if "2,000" in moment else "--requests=200")
+    demo = start("--requests=2000" if "2,000" in moment else "--requests=200")
     demo.wait_said(moment)
     demo.process.send_signal(signal.SIGINT)
     code = demo.end()
@@ -134,9 +185,9 @@ def test_ctrl_c_leaves_nothing_behind(folder: Path, moment: str) -> None:
         ("collector.log", signal.SIGINT),
     ],
 )
-def test_a_signal_amid_the_start_leaves_nothing_behind(folder: Path, name: str, signum: int) -> None:
+def test_a_signal_amid_the_start_leaves_nothing_behind(start: StartDemo, name: str, signum: int) -> None:
     """Between two processes' starts, too; a second one while it cleans up changes nothing."""
-    demo = Demo(folder, "--requests=200")
+    demo = start("--requests=200")
     wait_until(lambda: [*demo.temporary.glob(f"*/{name}")], f"{name} is there", DEADLINE_S)
     demo.process.send_signal(signum)
     demo.process.send_signal(signal.SIGINT)
@@ -148,9 +199,9 @@ def test_a_signal_amid_the_start_leaves_nothing_behind(folder: Path, name: str, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sandbox", "gunicorn"])
-def test_what_dies_by_itself_ends_the_demo(folder: Path, name: str) -> None:
+def test_what_dies_by_itself_ends_the_demo(start: StartDemo, name: str) -> None:
     """It says what died, and cleans up; it does not wait for ever, and does not say that all is well."""
-    demo = Demo(folder, "--requests=20000")
+    demo = start("--requests=20000")
     demo.wait_said("gunicorn on port")
     groups = {os.getpgid(pid) for pid in demo.processes()} - {os.getpgid(demo.process.pid)}
     leader = next(pid for pid in groups if name.encode() in Path(f"/proc/{pid}/cmdline").read_bytes())
@@ -162,9 +213,9 @@ def test_what_dies_by_itself_ends_the_demo(folder: Path, name: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_folder_can_be_kept(folder: Path) -> None:
+def test_the_folder_can_be_kept(start: StartDemo) -> None:
     """With --keep, logs and the settings file stay, and nothing runs."""
-    demo = Demo(folder, "--keep", "--requests=200")
+    demo = start("--keep", "--requests=200")
     assert demo.end() == 0, demo.said
     (kept,) = demo.temporary.iterdir()
     assert f"Kept: {kept}" in demo.said

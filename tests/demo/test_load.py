@@ -134,6 +134,19 @@ def test_a_stopped_load_ends() -> None:
     assert len(list(load.sent())) == load.ended_count
 
 
+def test_a_worker_can_be_asked_for() -> None:
+    """Whatever it answers to a path that it does not have; nobody is 0."""
+
+    def not_found(connection: RawConnection) -> None:
+        connection.read_request()
+        answer(connection, b"", "404 Not Found")
+
+    with raw_server(not_found) as raw:
+        assert Load(raw.port, 1).ask_worker() == WORKER
+    with refusing_port() as port:
+        assert Load(port, 1).ask_worker() == 0
+
+
 def test_the_untracked_request_says_so() -> None:
     """The sabotage is in a header, and in no other request."""
     with raw_server(well) as raw:
