@@ -47,17 +47,15 @@ def make_ledger(path: Path, ledger_id: bytes, now_s: float) -> None:
 
 
 def _fill(connection: sqlite3.Connection, ledger_id: bytes, now_s: float) -> None:
+    # Without a write-ahead log, since only the file itself is renamed; whoever opens it turns the log on.
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA fullfsync=ON")
-    connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("BEGIN IMMEDIATE")
     for table in schema.TABLES:
         connection.execute(table.create_sql)
     for table, rows in schema.first_rows(ledger_id, now_s):
         connection.executemany(table.insert_sql, [table.with_checksum(row) for row in rows])
     connection.execute("COMMIT")
-    # Into the file itself and synced, since only that one is renamed.
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _remove(path: Path) -> None:

@@ -82,7 +82,7 @@ class Database:
             self._file_id = self._stat()
             for pragma in _PRAGMAS:
                 self._connection.execute(f"PRAGMA {pragma}")
-            # As it was made, unless somebody's tool has set it back.
+            # For the first time in a new file, or after somebody's tool has set it back.
             self._connection.execute("BEGIN" if self._is_read_only else "PRAGMA journal_mode=WAL")
             tables = self._connection.execute("SELECT sql FROM sqlite_master ORDER BY rowid").fetchall()
         except (*SQLITE_ERRORS, OSError) as error:

@@ -130,7 +130,6 @@ class Parts:
         """
         self.reception.drop()
         self.adoption.drop()
-        self.shipping.drop()
         self.greeted.clear()
         self.state.load(in_flight=self.shipping.in_flight)
 

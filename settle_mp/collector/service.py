@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from settle_mp.collector.ledger import LedgerError
 from settle_mp.collector.parts import Parts
+from settle_mp.collector.recovery import Recovery
 from settle_mp.collector.sockets import Sockets
 from settle_mp.core import wire
 
@@ -27,8 +28,6 @@ log = logging.getLogger("settle_mp")
 
 #: How long frames are gathered for one transaction, in seconds: one fsync for all that came meanwhile.
 GATHER_S: Final = 0.02
-#: How long intake rests after the ledger could not take any more, in seconds; the journals hold.
-FULL_S: Final = 2.0
 #: How long a stop waits for requests under way, so that they don't end in doubt, in seconds.
 STOP_S: Final = 5.0
 #: How often producers are forgotten, and after how long (rule L4), in seconds.
@@ -52,7 +51,7 @@ class Collector:
         self._sockets = Sockets(opened.endpoints, self._parts.delivery.wake_fd)
         self._stopping_since_s: float | None = None
         self._is_hurried = False
-        self._rests_until_s = 0.0
+        self._recovery = Recovery(self._parts)
         self._forget_at_s = time.monotonic()
 
     def run(self, on_ready: Callable[[], None] | None = None) -> None:
@@ -77,19 +76,22 @@ class Collector:
 
     def _turn(self) -> None:
         try:
-            ready = self._sockets.poll(self._wait_s())
+            is_ready = self._recovery.is_ready()
+            ready = self._sockets.poll(self._wait_s() if is_ready else self._recovery.left_s)
             self._obey_signals()
-            if ready.frames and not self._is_resting():
+            if not is_ready:
+                return
+            if ready.frames and not self._recovery.is_resting:
                 self._take_frames()
             if ready.control:
                 self._take_control()
             self._work()
         except LedgerError as error:
-            self._recover(error)
+            self._recovery.note(error)
 
     def _work(self) -> None:
         parts, now_s = self._parts, time.monotonic()
-        if not self._is_resting():
+        if not self._recovery.is_resting:
             parts.adoption.is_urgent = parts.flushing.is_host_waiting
             parts.adoption.turn(now_s)
             after_s = 0.0 if parts.flushing.is_waiting else GATHER_S
@@ -118,37 +120,13 @@ class Collector:
     def _wait_s(self) -> float:
         parts, now_s = self._parts, time.monotonic()
         waits = [TURN_S_MAX, parts.shipping.left_s(), parts.flushing.left_s(now_s)]
-        if self._is_resting():
-            waits.append(self._rests_until_s - now_s)
+        if self._recovery.is_resting:
+            waits.append(self._recovery.left_s)
         else:
             waits.append(parts.adoption.left_s(now_s))
             if parts.reception.gathered_since_s is not None:
                 waits.append(parts.reception.gathered_since_s + GATHER_S - now_s)
         return max(0.0, min(waits))
-
-    def _recover(self, error: LedgerError) -> None:
-        """Drop what is in memory and read it again (rule L1); couriers and journals have everything."""
-        parts = self._parts
-        log.error(
-            "ledger_failed",
-            extra={
-                "reason": str(error),
-                "bill": "nothing is lost: journals keep what is not committed",
-                "mend": "free space, or raise ledger_bytes_max" if error.is_full else "check the disk",
-            },
-        )
-        self._rests_until_s = time.monotonic() + FULL_S
-        try:
-            if error.is_outcome_unknown or not error.is_full:
-                parts.state.ledger.reopen()
-            parts.reload()
-        except LedgerError as again:
-            # Tried again after the rest; until then nothing is taken, sealed or sent.
-            log.error("ledger_not_read", extra={"reason": str(again)})  # noqa: TRY400
-            time.sleep(TURN_S_MAX)
-
-    def _is_resting(self) -> bool:
-        return time.monotonic() < self._rests_until_s
 
     # --- Messages ---
 

@@ -30,8 +30,6 @@ from settle_mp.core.ticket import Seal, Trouble
 from settle_mp.core.window import draft_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from settle_mp.collector.delivery import Completed, Delivery
     from settle_mp.collector.outbox import Batch
     from settle_mp.collector.state import State
@@ -57,7 +55,6 @@ class Shipping:
         self._delivery = delivery
         self._settings = settings
         self._in_flight: set[int] = set()
-        self._after: list[Callable[[], None]] = []
         # Steps of the wall clock must not move what is scheduled.
         self._clock_offset_s = time.time() - time.monotonic()
         self.health = Health("ok" if has_key else "no_key")
@@ -175,7 +172,6 @@ class Shipping:
         with self._state.ledger.transaction():
             self._hold(batch, hold, now_s, is_in_doubt=False)
             self._family(batch, now_s)
-        self._run_after()
         return True
 
     # --- Answers ---
@@ -187,18 +183,8 @@ class Shipping:
         self._in_flight -= {each.batch_id for each in completed}
         with self._state.ledger.transaction():
             for each in completed:
+                # Memory is changed along with it: after an error of the ledger all of it is read again.
                 self._judge(each, now_s)
-        self._run_after()
-
-    def _run_after(self) -> None:
-        """Memory follows once the ledger has it (rule L1)."""
-        after, self._after = self._after, []
-        for change in after:
-            change()
-
-    def drop(self) -> None:
-        """Forget changes of memory whose transaction failed."""
-        self._after = []
 
     def _judge(self, completed: Completed, now_s: float) -> None:
         batch = self._state.ledger.outbox.get(completed.batch_id)
@@ -235,21 +221,21 @@ class Shipping:
         is_in_doubt = verdict.outcome is Outcome.IN_DOUBT
         if isinstance(step, Settle):
             outbox.settle(batch.id, now_s)
-            self._after.append(lambda: _ignore(seals.settle(batch.seal, batch.id)))
+            seals.settle(batch.seal, batch.id)
         elif isinstance(step, RetryAt):
             outbox.retry(
                 batch.id, at_s=step.at_s, is_in_doubt=is_in_doubt, reason=verdict.reason, now_s=now_s
             )
         elif isinstance(step, Pause) and step.is_new_key:
             child = outbox.rekey(batch.id, at_s=step.retry_at_s, reason=step.reason, now_s=now_s)
-            self._after.append(lambda: seals.replace_batch(batch.seal, batch.id, {child.id}))
+            seals.replace_batch(batch.seal, batch.id, {child.id})
         elif isinstance(step, Pause):
             outbox.retry(batch.id, at_s=step.retry_at_s, is_in_doubt=False, reason=step.reason, now_s=now_s)
         elif isinstance(step, Divide):
             children = {
                 child.id for child in outbox.split(batch.id, _cuts(step), reason=step.reason, now_s=now_s)
             }
-            self._after.append(lambda: seals.replace_batch(batch.seal, batch.id, children))
+            seals.replace_batch(batch.seal, batch.id, children)
         elif isinstance(step, Suspect):
             outbox.suspect(batch.id, reason=step.reason, now_s=now_s)
         elif isinstance(step, Hold):
@@ -260,7 +246,7 @@ class Shipping:
         self._state.ledger.outbox.hold(
             batch.id, reason=hold.reason, now_s=now_s, is_in_doubt=is_in_doubt, troubles=troubles
         )
-        self._after.append(lambda: self._settled_badly(batch.seal, {batch.id}, troubles))
+        self._settled_badly(batch.seal, {batch.id}, troubles, batch.events_count)
         log.error(
             "batch_held",
             extra={
@@ -286,7 +272,7 @@ class Shipping:
             )
             self.health = Health("paused", decision.reason, decision.retry_at_s)
             log_health(self.health)
-            self._after.append(lambda: self._regrouped(batch.seal, retired, root.id))
+            self._regrouped(batch.seal, retired, root.id)
 
     def _regrouped(self, seal: int, retired: list[int], root: int) -> None:
         for each in retired:
@@ -299,7 +285,7 @@ class Shipping:
         reason = f"refused by the upstream: {suspects[0].reason}"
         troubles = self._state.seals.troubled_by(batch.seal, events_count, reason)
         ids = set(outbox.dead_letter_suspects(batch.root, now_s=now_s, troubles=troubles))
-        self._after.append(lambda: self._settled_badly(batch.seal, ids, troubles))
+        self._settled_badly(batch.seal, ids, troubles, events_count)
         log.error(
             "events_dead_lettered",
             extra={
@@ -309,10 +295,13 @@ class Shipping:
             },
         )
 
-    def _settled_badly(self, seal: int, ids: set[int], troubles: dict[bytes, Trouble]) -> None:
+    def _settled_badly(
+        self, seal: int, ids: set[int], troubles: dict[bytes, Trouble], events_count: int
+    ) -> None:
         self._state.seals.troubles.update(troubles)
         for each in ids:
-            self._state.seals.settle(seal, each)
+            self._state.seals.settle(seal, each, failed_count=events_count)
+            events_count = 0
 
 
 def _batch_state(batch: Batch, now_s: float) -> BatchState:
@@ -328,7 +317,3 @@ def _cuts(step: Divide) -> list[int]:
     """Before which rows to cut, so that rows of different groups are apart and each stays in its place."""
     group_of = {row: number for number, group in enumerate(step.groups) for row in group}
     return [row for row in group_of if row and group_of[row] != group_of[row - 1]]
-
-
-def _ignore(_: object) -> None:
-    """A change of memory whose result nobody needs."""

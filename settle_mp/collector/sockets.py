@@ -67,7 +67,7 @@ class Sockets:
     def poll(self, timeout_s: float) -> Ready:
         """Wait until something is to be done, or the time is up."""
         self._mind_descriptors()
-        ready = dict(self._poller.poll(math.ceil(timeout_s * 1000)))
+        ready = dict(self._poller.poll(max(0, math.ceil(timeout_s * 1000))))
         return Ready(frames=self._frames in ready, control=self._control in ready)
 
     def frames(self) -> Iterator[bytes]:
