@@ -307,6 +307,19 @@ def test_the_log_is_kept_up_whatever_a_tool_has_set(state_dir: Path) -> None:
     again.ledger.close()
 
 
+def test_a_free_list_that_holds_pages_in_use_is_damage(state_dir: Path) -> None:
+    """Every row may be sound, and the next write would still go over them: SQLite's own check finds it."""
+    till = fill(state_dir / "ledger")
+    till.ledger.close()
+    with (state_dir / "ledger" / "ledger.db").open("r+b") as file:
+        file.seek(32)  # the first page of the free list, and how many there are (sqlite.org/fileformat.html)
+        file.write((3).to_bytes(4, "big") + (1).to_bytes(4, "big"))
+    new = start(state_dir)
+    assert put_aside_ids(state_dir) == {till.ledger.id}
+    assert "SQLite finds" in new.ledger.residues()[0]
+    new.ledger.close()
+
+
 def test_a_text_that_is_no_text_is_damage(original: Original, memory_dir: Path) -> None:
     """SQLite quotes what it can't read, and Python fails to decode the quote: that must not stop a start."""
     database = original.files["ledger.db"]
@@ -364,7 +377,8 @@ def test_a_death_while_it_is_put_aside_is_made_good(
         except Killed:
             died = True
     assert died or steps_count > 8
-    new = start(state_dir, [ahead])
+    # Once it is known as put aside, the journal that gave it away may be gone.
+    new = start(state_dir, [] if put_aside_ids(state_dir) else [ahead])
     assert new.ledger.id != till.ledger.id
     assert put_aside_ids(state_dir) == {till.ledger.id}
     assert any(till.ledger.id.hex() in residue for residue in new.ledger.residues())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from settle_mp.collector import schema
 from settle_mp.collector.ledger import LedgerDamagedError
 from settle_mp.collector.outbox import WAIT_MAX_S, Batch
 from settle_mp.core.books import Amount
@@ -98,6 +99,16 @@ def test_a_body_that_changed_on_the_disk_is_never_sent(till: Till, outbox: Outbo
     with pytest.raises(LedgerDamagedError):
         outbox.rekey(bad.id, at_s=NOW_S, reason="", now_s=NOW_S)
     assert till.ledger.totals()["pending"] == Amount(3, 3)
+
+
+def test_the_body_of_another_batch_is_never_sent(till: Till, outbox: Outbox) -> None:
+    """A body that is sound by itself, and stands where another should, is not sent under the wrong key."""
+    first, second = till.batch("ann"), till.batch("bob")
+    (_, lots, body, _) = dump_of(till)["bodies"][1]
+    row = schema.BODIES.with_checksum((first.id, lots, body))
+    tamper(till, "UPDATE bodies SET batch = ?1, lots = ?2, body = ?3, checksum = ?4 WHERE batch = ?1", *row)
+    assert [batch.id for batch in outbox.due(NOW_S, 9)] == [second.id]
+    assert [batch.id for batch in outbox.held()] == [first.id]
 
 
 @pytest.mark.parametrize("column", ["key", "not_before_s", "attempted_s", "reason", "digest", "seal", "hour"])
