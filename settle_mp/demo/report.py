@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from settle_mp.demo.load import CLIENTS_COUNT
 from settle_mp.demo.traffic import AI_QUERY, FLUSH_INTERVAL_S, KINDS, USERS_COUNT
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 #: Events that the vendor's SDK, and others of its kind, put into one request.
 BATCH_EVENTS: Final = 50
+#: Requests that two killed workers can have in hand. gunicorn 22, for one, also closes kept-alive connections
+#: when it recycles a worker, whether a request is on its way or not.
+KILLS_CUT_OFF_MAX: Final = 2 * CLIENTS_COUNT
 #: Faults that are told one by one.
 FAULTS_SHOWN: Final = 8
 
@@ -102,6 +106,8 @@ def _bill_note(verdict: Verdict) -> str:
             f"{cut_off} requests were cut off: {billed} had tracked their event by then and are billed once,"
         )
         lines.append(f"{cut_off - billed} had not and are not billed.")
+    if cut_off > KILLS_CUT_OFF_MAX:
+        lines.append("More than kills explain: this gunicorn drops connections when it recycles workers.")
     return "\n".join(lines)
 
 

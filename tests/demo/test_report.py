@@ -55,6 +55,13 @@ def test_nothing_is_said_of_requests_cut_off_when_there_are_none() -> None:
     assert "cut off" not in report.bill_table(a_verdict(cut_off=0), 1).note
 
 
+def test_more_than_kills_explain_is_said() -> None:
+    """Some gunicorns cut requests off without any kill, and the column's name would be wrong then."""
+    few, many = (report.bill_table(a_verdict(cut_off=each), 1).note for each in (6, 60))
+    assert "recycles" not in few
+    assert "recycles" in many
+
+
 def test_folding_is_shown_with_the_rule_and_without() -> None:
     """Without its rule, an event type whose events all differ is not folded at all."""
     with_rule, no_metadata, without_rule = report.folding_table(a_verdict()).rows
