@@ -136,11 +136,10 @@ def _remember(home: StateDir, reason: str, now_s: float) -> sidefile.Aside:
     ledger_id, held = _glimpse(home.ledger)
     mark = sidefile.read_mark(home.ledger)
     ids = {each.hex() for each in (ledger_id, mark.ledger if mark else None) if each is not None}
-    if ledger_id is not None:
+    for each in asides:
         # Begun before a death: its log may lie in the quarantine already, under that name.
-        for each in asides:
-            if ledger_id.hex() in each.ids and not (home.quarantine / each.name).exists():
-                return each
+        if not each.is_told and ids & set(each.ids) and not (home.quarantine / each.name).exists():
+            return each
     known = {each for aside in asides for each in aside.ids}
     aside = sidefile.Aside(
         ids=tuple(sorted(ids - known)),

@@ -21,7 +21,7 @@ from settle_mp.core.books import Amount
 from tests.collector.ledgers import MEBIBYTE, NOW_S, Till, dump, dump_of, faults, fill, producer_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 
@@ -344,33 +344,30 @@ def test_a_file_that_cannot_be_read_now_is_left_alone(state_dir: Path) -> None:
 # Deaths in the middle of putting aside, and of being born.
 
 
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches a kill."""
+
+
+@pytest.mark.parametrize("is_readable", [True, False])
 @pytest.mark.parametrize("steps_count", range(12))
 def test_a_death_while_it_is_put_aside_is_made_good(
-    state_dir: Path, monkeypatch: pytest.MonkeyPatch, steps_count: int
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch, steps_count: int, *, is_readable: bool
 ) -> None:
     """Killed between any two changes of the folder: the next start has a new ledger and names the old one."""
-    till = Till(fill(state_dir / "ledger").ledger)
+    till = fill(state_dir / "ledger")
+    ledger_id = till.ledger.id
     shutil.copytree(state_dir / "ledger", state_dir / "killed")
     till.ledger.close()
     shutil.rmtree(state_dir / "ledger")
     (state_dir / "killed").rename(state_dir / "ledger")
-    ahead = Bond(producer=producer_id(1), ledger=till.ledger.id, position=10**9)
-    left = iter(range(steps_count))
-
-    class Killed(BaseException):
-        """Nothing catches it, as nothing catches a kill."""
-
-    def dying(real: object) -> object:
-        def step(*values: object, **named: object) -> object:
-            if next(left, None) is None:
-                raise Killed
-            return real(*values, **named)  # type: ignore[operator]
-
-        return step
-
+    path = state_dir / "ledger" / "ledger.db"
+    if not is_readable:
+        path.write_bytes(b"?" + path.read_bytes()[1:])
+    ahead = Bond(producer=producer_id(1), ledger=ledger_id, position=10**9)
     with monkeypatch.context() as dies:
+        left = iter(range(steps_count))
         for owner, name in ((pathlib.Path, "rename"), (pathlib.Path, "replace"), (os, "fsync")):
-            dies.setattr(owner, name, dying(getattr(owner, name)))
+            dies.setattr(owner, name, dying(getattr(owner, name), left))
         try:
             start(state_dir, [ahead]).ledger.close()
             died = False
@@ -379,13 +376,28 @@ def test_a_death_while_it_is_put_aside_is_made_good(
     assert died or steps_count > 8
     # Once it is known as put aside, the journal that gave it away may be gone.
     new = start(state_dir, [] if put_aside_ids(state_dir) else [ahead])
-    assert new.ledger.id != till.ledger.id
-    assert put_aside_ids(state_dir) == {till.ledger.id}
-    assert any(till.ledger.id.hex() in residue for residue in new.ledger.residues())
+    assert new.ledger.id != ledger_id
+    assert put_aside_ids(state_dir) == {ledger_id}
     (name,) = quarantined(state_dir)
-    assert any(f"quarantine/{name}" in residue for residue in new.ledger.residues())
-    assert len(dump(state_dir / "quarantine" / name)["frames"]) == 2
+    (residue,) = new.ledger.residues()
+    assert ledger_id.hex() in residue
+    assert f"quarantine/{name}" in residue
+    # With its log beside it, the database can be read.
+    path = state_dir / "quarantine" / name
+    path.write_bytes(b"S" + path.read_bytes()[1:])
+    assert len(dump(path)["frames"]) == 2
     new.ledger.close()
+
+
+def dying(real: Callable[..., object], left: Iterator[int]) -> Callable[..., object]:
+    """A function that kills its caller once there are no steps left."""
+
+    def step(*values: object, **named: object) -> object:
+        if next(left, None) is None:
+            raise Killed
+        return real(*values, **named)
+
+    return step
 
 
 def test_a_half_born_ledger_is_born_again(state_dir: Path) -> None:
