@@ -1,10 +1,11 @@
-"""One question to a running collector, over its control socket."""
+"""One question to a running collector, over its control socket; for commands."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import zmq
 
@@ -12,9 +13,15 @@ from settle_mp import statedir, transport
 from settle_mp.core import wire
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from settle_mp.config import Settings
 
 _M = TypeVar("_M")
+
+#: How long a question may stay unanswered before it is asked again, in seconds: the collector that heard it
+#: may be gone.
+AGAIN_S: Final = 0.5
 
 
 def is_collector_up(settings: Settings) -> bool:
@@ -22,8 +29,16 @@ def is_collector_up(settings: Settings) -> bool:
     return statedir.is_locked(statedir.StateDir(settings.state_dir).collector_lock)
 
 
-def ask(settings: Settings, question: wire.Message, kind: type[_M], *, timeout_s: float) -> _M | None:
-    """Send a question and wait for an answer of a kind; None when none comes in time.
+def ask(
+    settings: Settings, question: Callable[[float], wire.Message], kind: type[_M], *, timeout_s: float
+) -> _M | None:
+    """Ask, again and again, until an answer of a kind comes; None when none comes in time.
+
+    Args:
+        settings: Where the collector is.
+        question: Makes the message, given the seconds that are left.
+        kind: What answers it; anything else is not heard.
+        timeout_s: How long to ask, in seconds.
 
     Raises:
         AddressError: The collector's address can't be used.
@@ -33,14 +48,23 @@ def ask(settings: Settings, question: wire.Message, kind: type[_M], *, timeout_s
     try:
         # A name of its own, never one of a producer's: those are 16 bytes.
         socket = transport.dealer_socket(context, endpoints.control, b"command-" + os.urandom(16))
-        socket.send(wire.encode_message(question))
         deadline_s = time.monotonic() + timeout_s
         while (left_s := deadline_s - time.monotonic()) > 0:
-            if not socket.poll(int(left_s * 1000) + 1):
-                return None
-            answer = wire.decode_message(socket.recv())
-            if isinstance(answer, kind):
+            with contextlib.suppress(zmq.Again):  # the queue to a collector that is away is full
+                socket.send(wire.encode_message(question(left_s)), zmq.NOBLOCK)
+            answer = _hear(socket, kind, min(left_s, AGAIN_S))
+            if answer is not None:
                 return answer
         return None
     finally:
         context.destroy(linger=0)
+
+
+def _hear(socket: zmq.Socket[bytes], kind: type[_M], timeout_s: float) -> _M | None:
+    deadline_s = time.monotonic() + timeout_s
+    while (left_s := deadline_s - time.monotonic()) > 0 and socket.poll(int(left_s * 1000) + 1):
+        with contextlib.suppress(wire.WireError):  # another version's, say
+            answer = wire.decode_message(socket.recv())
+            if isinstance(answer, kind):
+                return answer
+    return None

@@ -8,7 +8,7 @@ import click
 
 from settle_mp import control
 from settle_mp.cli import exit_codes
-from settle_mp.cli.options import with_settings
+from settle_mp.cli.options import SECONDS, with_settings
 from settle_mp.core import wire
 from settle_mp.transport import AddressError
 
@@ -27,7 +27,7 @@ ANSWER_S = 1.0
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0),
+    type=SECONDS,
     default=30.0,
     show_default=True,
     metavar="S",
@@ -40,7 +40,10 @@ def flush(settings: Settings, *, timeout_s: float) -> int:
         return exit_codes.FAILED
     try:
         answer = control.ask(
-            settings, wire.HostFlush(1, timeout_s), wire.Flushed, timeout_s=timeout_s + ANSWER_S
+            settings,
+            lambda left_s: wire.HostFlush(1, max(0.0, left_s - ANSWER_S)),
+            wire.Flushed,
+            timeout_s=timeout_s + ANSWER_S,
         )
     except AddressError as error:
         click.echo(f"settle-mp: {error}", err=True)

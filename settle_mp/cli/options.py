@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -12,8 +13,30 @@ from settle_mp.config import Settings, load
 
 _R = TypeVar("_R")
 
+#: Seconds in a week: nobody waits for longer, and infinity is no time to wait.
+_SECONDS_MAX: Final = 7 * 24 * 3600.0
+
 #: Reads the settings as they are now; a later call sees what changed in the environment, the file or the key.
 SettingsLoader = Callable[[], Settings]
+
+
+class _Seconds(click.FloatRange):
+    """A number of seconds that ends; not NaN, which is in every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Check it.
+
+        Raises:
+            BadParameter: Naming what is allowed.
+        """
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value} is not a number of seconds", param, ctx)
+        return seconds
+
+
+#: The type of options that take seconds.
+SECONDS: Final = _Seconds(min=0, max=_SECONDS_MAX)
 
 
 def with_settings(command: Callable[..., _R]) -> Callable[..., _R]:

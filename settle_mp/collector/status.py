@@ -78,7 +78,7 @@ def read_status(settings: Settings) -> Report:
 
 def _live_report(settings: Settings) -> dict[str, Any] | None:
     with contextlib.suppress(ValueError, TypeError):
-        answer = control.ask(settings, wire.Ping(), wire.Pong, timeout_s=ASK_S)
+        answer = control.ask(settings, lambda _: wire.Ping(), wire.Pong, timeout_s=ASK_S)
         if answer is not None:
             report: dict[str, Any] = json.loads(answer.report)
             return report
