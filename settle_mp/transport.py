@@ -46,6 +46,10 @@ class AddressError(ValueError):
     """An address that can't be used. The message says why, and what to do."""
 
 
+class InUseError(AddressError):
+    """Somebody listens on the address."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoints:
     """The two addresses of a collector."""
@@ -170,11 +174,12 @@ def bind(socket: zmq.Socket[bytes], address: str) -> None:
     libzmq deletes whatever stands at an ipc path, a live collector's socket and regular files alike.
 
     Raises:
-        AddressError: When the path is in use, or is not a socket.
+        AddressError: When it is in use, or what stands there is not a socket.
     """
+    refuse_taken(address)
     path = Path(address.removeprefix("ipc://")) if address.startswith("ipc://") else None
     if path is not None:
-        _clear(path)
+        path.unlink(missing_ok=True)
     _allow_ipv6(socket, address)
     try:
         socket.bind(address)
@@ -192,7 +197,16 @@ def _share(path: Path) -> None:
     path.chmod(0o660 if is_groups else 0o600)
 
 
-def _clear(path: Path) -> None:
+def refuse_taken(address: str) -> None:
+    """Make sure that nobody listens on an ipc address, and that nothing else stands at its path.
+
+    Raises:
+        InUseError: Somebody listens there.
+        AddressError: There is a file that is no socket.
+    """
+    if not address.startswith("ipc://"):
+        return
+    path = Path(address.removeprefix("ipc://"))
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
@@ -202,8 +216,7 @@ def _clear(path: Path) -> None:
         raise AddressError(msg)
     if is_listening(path):
         msg = f"another process listens on {path}"
-        raise AddressError(msg)
-    path.unlink(missing_ok=True)
+        raise InUseError(msg)
 
 
 def is_listening(path: Path) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from settle_mp.cli import exit_codes
-from settle_mp.cli.options import SettingsLoader, with_settings_loader
+from settle_mp.cli.options import SECONDS, SettingsLoader, with_settings_loader
 from settle_mp.collector.ledger import LedgerError
 from settle_mp.collector.service import Collector
 from settle_mp.collector.startup import AlreadyRunningError, open_collector
@@ -26,7 +26,7 @@ from settle_mp.transport import AddressError
 @click.option(
     "--drain-timeout",
     "drain_timeout_s",
-    type=click.FloatRange(min=0),
+    type=SECONDS,
     default=0.0,
     metavar="S",
     help="Ship what can be shipped for up to S seconds before ending.  [default: 0, the folder keeps it]",
@@ -39,7 +39,10 @@ def collector(load_settings: SettingsLoader, *, drain_timeout_s: float) -> int:
     except AlreadyRunningError as error:
         click.echo(f"settle-mp: {error}; it goes on, this one ends", err=True)
         return exit_codes.ALREADY_RUNNING
-    except (AddressError, LedgerError, OSError) as error:
+    except LedgerError as error:
+        click.echo(f"settle-mp: the ledger can't be used: {error}", err=True)
+        return exit_codes.FAILED
+    except (AddressError, OSError) as error:
         click.echo(f"settle-mp: {error}", err=True)
         return exit_codes.FAILED
     return exit_codes.OK

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from settle_mp import statedir, transport
 from settle_mp.collector import journals, lineage
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from settle_mp.config import Settings
 
 log = logging.getLogger("settle_mp")
+
+#: How long a lock is tried for, in seconds: commands hold it for a moment to see whether a collector runs.
+LOCK_S: Final = 0.5
+#: The pause between two tries, in seconds.
+LOCK_PAUSE_S: Final = 0.02
 
 
 class AlreadyRunningError(Exception):
@@ -50,33 +55,75 @@ def open_collector(settings: Settings) -> Opened:
 
     Raises:
         AlreadyRunningError: Another collector runs on it.
-        AddressError: The sockets' address can't be used.
-        SettingsError: The key is of another mode than the ledger's.
+        AddressError: Something else stands where the sockets belong.
+        SettingsError: The folder or address can't be used, or the key is of another mode than the ledger's.
         LedgerError: The ledger can't be opened now.
-        OSError: The folder can't be used.
+        OSError: A file in the folder can't be used.
     """
-    state_dir = statedir.StateDir(settings.state_dir)
-    endpoints = transport.endpoints(state_dir, settings.endpoint)
-    state_dir.prepare(settings.group)
-    lock = statedir.try_lock(state_dir.collector_lock, create=True, mode=statedir.file_mode(settings.group))
-    if lock is None:
-        msg = f"another collector runs on {settings.state_dir}"
-        raise AlreadyRunningError(msg)
+    state_dir, endpoints = _prepare(settings)
+    lock = _lock(state_dir, statedir.file_mode(settings.group))
     try:
-        ledger = lineage.open_or_replace(
-            settings.state_dir,
-            list(_bonds(state_dir)),
-            ledger_bytes_max=settings.ledger_bytes_max,
-            now_s=time.time(),
-        )
-        _bind_key(ledger, settings)
+        # Before anything is touched: who replaced the lock's file has not ended who held it.
+        for address in (endpoints.frames, endpoints.control):
+            transport.refuse_taken(address)
+        ledger = _open_ledger(state_dir, settings)
         put_aside = lineage.put_aside_ids(settings.state_dir)
+    except transport.InUseError as error:
+        os.close(lock)
+        raise AlreadyRunningError(str(error)) from None
     except BaseException:
         os.close(lock)
         raise
     return Opened(
         dir=state_dir, endpoints=endpoints, settings=settings, ledger=ledger, put_aside=put_aside, lock=lock
     )
+
+
+def _prepare(settings: Settings) -> tuple[statedir.StateDir, transport.Endpoints]:
+    state_dir = statedir.StateDir(settings.state_dir)
+    try:
+        endpoints = transport.endpoints(state_dir, settings.endpoint)
+    except transport.AddressError as error:
+        name = "state_dir" if settings.endpoint is None else "endpoint"
+        allowed = "an address as the message says"
+        raise SettingsError(name, settings.source(name), str(error), allowed) from None
+    try:
+        state_dir.prepare(settings.group)
+    except LookupError as error:
+        problem = f"{settings.group} is not usable ({error})"
+        raise SettingsError("group", settings.source("group"), problem, "a group of this system") from None
+    except OSError as error:
+        problem = f"{settings.state_dir} can't be used ({error.strerror})"
+        allowed = "a folder that this user can write"
+        raise SettingsError("state_dir", settings.source("state_dir"), problem, allowed) from None
+    return state_dir, endpoints
+
+
+def _lock(state_dir: statedir.StateDir, mode: int) -> int:
+    deadline_s = time.monotonic() + LOCK_S
+    while True:
+        lock = statedir.try_lock(state_dir.collector_lock, create=True, mode=mode)
+        if lock is not None:
+            return lock
+        if time.monotonic() >= deadline_s:
+            msg = f"another collector runs on {state_dir.root}"
+            raise AlreadyRunningError(msg)
+        time.sleep(LOCK_PAUSE_S)
+
+
+def _open_ledger(state_dir: statedir.StateDir, settings: Settings) -> Ledger:
+    ledger = lineage.open_or_replace(
+        settings.state_dir,
+        list(_bonds(state_dir)),
+        ledger_bytes_max=settings.ledger_bytes_max,
+        now_s=time.time(),
+    )
+    try:
+        bind_key(ledger, settings)
+    except BaseException:
+        ledger.close()
+        raise
+    return ledger
 
 
 def make_upstream(settings: Settings) -> Upstream | None:
@@ -104,14 +151,19 @@ def make_upstream(settings: Settings) -> Upstream | None:
         ) from None
 
 
-def _bind_key(ledger: Ledger, settings: Settings) -> None:
+def bind_key(ledger: Ledger, settings: Settings) -> None:
+    """Hold the ledger to the mode of the key, if there is one (rule C2).
+
+    Raises:
+        SettingsError: The ledger has events of the other mode.
+        LedgerError: The ledger can't be written.
+    """
     key = settings.read_api_key()
     if key is None:
         return
     try:
         ledger.set_key_mode(key.mode)
     except ValueError:
-        ledger.close()
         raise SettingsError(
             "api_key",
             settings.source("api_key"),
