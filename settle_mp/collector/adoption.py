@@ -38,7 +38,7 @@ SCAN_S: Final = 1.0
 SILENT_S: Final = 2.0
 #: How old a folder under construction must be to be taken for abandoned, in seconds.
 ABANDONED_S: Final = 60.0
-#: Journals and bytes of one turn of the loop at most.
+#: Journals and bytes of one turn of the loop at most; one journal's last segment may go beyond.
 TURN_JOURNALS_MAX: Final = 256
 TURN_BYTES_MAX: Final = 4 * 1024 * 1024
 
@@ -65,18 +65,22 @@ class Adoption:
         self._next_scan_s = float("-inf")
         self._estates: dict[bytes, Estate] = {}
         self._lying: dict[bytes, tuple[int, float]] = {}
-        self.adopted_count = 0
+        self._suspected: dict[bytes, list[str]] = {}
+        self._begun_count = 0
+        self._is_scanned = False
+        #: How many scans were finished, and all that they read is committed; see `scan_anew`.
+        self.done_count = 0
         #: While a host-wide flush waits, live journals are read without waiting for their couriers.
         self.is_urgent = False
 
     def scan_soon(self) -> None:
-        """Look again at once: somebody said goodbye, or a flush needs to know."""
+        """Look again at once, since somebody said goodbye."""
         self._next_scan_s = float("-inf")
 
-    @property
-    def is_behind(self) -> bool:
-        """Whether journals of the present scan wait to be looked at."""
-        return bool(self._todo) or bool(self._estates)
+    def scan_anew(self) -> int:
+        """Begin a scan that sees everything tracked before now. Returns what `done_count` is at its end."""
+        self.scan_soon()
+        return self._begun_count + 1
 
     def left_s(self, now_s: float) -> float:
         """How long nothing is to be done here."""
@@ -88,16 +92,24 @@ class Adoption:
         Args:
             now_s: Monotonic seconds.
         """
-        if not self._todo and now_s >= self._next_scan_s:
+        if not self._todo and not self._is_scanned and now_s >= self._next_scan_s:
             self._next_scan_s = now_s + SCAN_S
+            self._begun_count += 1
             self._sweep()
             self._todo.extend(statedir.producer_folders(self._dir.journals))
+            self._is_scanned = not self._todo
         for _ in range(TURN_JOURNALS_MAX):
             if not self._todo or self._reception.gathered_bytes >= TURN_BYTES_MAX:
                 return
             folder = self._todo.popleft()
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 self._look(folder, now_s)
+            except FileNotFoundError:
+                pass  # gone meanwhile
+            except OSError as error:
+                # One journal that can't be read must not keep the collector from all others.
+                self._reception.tell("journal_not_read", f"{folder}: {error.strerror or error}")
+            self._is_scanned = not self._todo
 
     def _look(self, folder: Path, now_s: float) -> None:
         try:
@@ -119,21 +131,32 @@ class Adoption:
     # --- The dead ---
 
     def _take_over(self, producer: bytes, folder: Path, lock: int) -> None:
-        header = journals.read_header(folder)
+        header = _header_of(folder)
         if self._reception.greet(producer, header, is_volatile=False):
             os.close(lock)
             return
         reading = self._read(producer, folder, is_dead=True)
+        if not reading.is_whole:
+            os.close(lock)
+            self._todo.appendleft(folder)
+            return
         dropped = Amount(header.drops.dropped_count, parse_number(header.drops.dropped_quantity))
         self._estates[producer] = Estate(folder, lock, reading.position, dropped)
-        self.adopted_count += 1
 
-    def settle_estates(self) -> None:
+    def settle(self) -> None:
         """Remove the folders of the dead whose journals are committed to their ends.
+
+        To be called after what was gathered is committed, or while it is not due yet.
 
         Raises:
             LedgerError: The folders stay, and are looked at again.
         """
+        self._settle_estates()
+        if self._is_scanned and not self._reception.is_gathering:
+            self._is_scanned = False
+            self.done_count = self._begun_count
+
+    def _settle_estates(self) -> None:
         done = {
             producer: estate
             for producer, estate in self._estates.items()
@@ -141,10 +164,15 @@ class Adoption:
         }
         if not done:
             return
-        self._state.ledger.record_dropped({producer: each.dropped for producer, each in done.items()})
+        with self._state.ledger.transaction():
+            self._state.ledger.record_dropped({producer: each.dropped for producer, each in done.items()})
+            self._state.ledger.mark_gone(done, time.time())
         for producer, estate in done.items():
-            with contextlib.suppress(OSError):
+            self._state.members[producer].is_gone = True
+            try:
                 statedir.remove_folder(estate.folder)
+            except OSError as error:
+                self._reception.tell("journal_not_removed", f"{estate.folder}: {error.strerror}")
             os.close(estate.lock)
             del self._estates[producer]
 
@@ -154,13 +182,14 @@ class Adoption:
             os.close(estate.lock)
         self._estates.clear()
         self._todo.clear()
+        self._is_scanned = False
 
     # --- The living ---
 
     def _look_at_live(self, producer: bytes, folder: Path, now_s: float) -> None:
         member = self._state.members.get(producer)
         if not self._reception.knows(producer):
-            if self._reception.greet(producer, journals.read_header(folder), is_volatile=False):
+            if self._reception.greet(producer, _header_of(folder), is_volatile=False):
                 return
         elif member is not None and now_s - member.heard_s < SILENT_S and not self.is_urgent:
             return
@@ -170,9 +199,12 @@ class Adoption:
             return
         lying_at, since_s = self._lying.setdefault(producer, (position, now_s))
         if lying_at != position:
-            self._lying[producer] = (position, now_s)
-        elif now_s - since_s >= SILENT_S or self.is_urgent:
-            self._read(producer, folder, is_dead=False)
+            self._lying[producer] = lying_at, since_s = (position, now_s)
+        if now_s - since_s >= SILENT_S or self.is_urgent:
+            reading = self._read(producer, folder, is_dead=False)
+            if not reading.is_whole:
+                self._lying[producer] = (reading.position, since_s)
+                self._todo.appendleft(folder)
 
     def _read(self, producer: bytes, folder: Path, *, is_dead: bool) -> Reading:
         reading = read_journal(
@@ -183,11 +215,25 @@ class Adoption:
             is_dead=is_dead,
             now_s=time.time(),
         )
+        if not is_dead and not self._is_believed(producer, reading):
+            return reading
         for run in reading.runs:
             self._reception.take_run(run)
         for damage in reading.damages:
             self._put_aside(producer, damage.file.path, damage.text)
         return reading
+
+    def _is_believed(self, producer: bytes, reading: Reading) -> bool:
+        """Whether what was read of a live journal can be taken: damage only when it was there before.
+
+        Its segments come and go while they are read, one after the other.
+        """
+        damages = [damage.text for damage in reading.damages]
+        before = self._suspected.pop(producer, None)
+        if not damages or damages == before:
+            return True
+        self._suspected[producer] = damages
+        return False
 
     def _put_aside(self, producer: bytes, path: Path, text: str) -> None:
         """Keep a damaged segment for a person to look at, and name what it took."""
@@ -211,7 +257,11 @@ class Adoption:
     def _sweep(self) -> None:
         """Remove what builders and removers left behind, and note whose folder is gone."""
         known: set[bytes] = set()
-        for name in os.listdir(self._dir.journals):  # noqa: PTH208  names are wanted
+        try:
+            names = os.listdir(self._dir.journals)  # noqa: PTH208  names are wanted
+        except FileNotFoundError:
+            names = []  # workers and the next start make it again
+        for name in names:
             if name.startswith(statedir.LEAVING_PREFIX):
                 shutil.rmtree(self._dir.journals / name, ignore_errors=True)
             elif name.startswith(statedir.BUILDING_PREFIX):
@@ -220,6 +270,9 @@ class Adoption:
             else:
                 with contextlib.suppress(ValueError):
                     known.add(bytes.fromhex(name))
+        for producer in self._lying.keys() - known:
+            del self._lying[producer]
+        self._reception.forget_refusals(known)
         gone = [
             member.id
             for member in self._state.members.values()
@@ -229,6 +282,16 @@ class Adoption:
             self._state.ledger.mark_gone(gone, time.time())
             for producer in gone:
                 self._state.members[producer].is_gone = True
+
+
+def _header_of(folder: Path) -> journals.Header:
+    """A journal's header; an empty one where it is gone, since the events may still be there."""
+    try:
+        return journals.read_header(folder)
+    except FileNotFoundError:
+        if not folder.is_dir():
+            raise
+        return journals.parse_header(b"")
 
 
 def _remove_abandoned(folder: Path) -> None:

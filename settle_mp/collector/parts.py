@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from settle_mp.collector import journals
 from settle_mp.collector.adoption import Adoption
 from settle_mp.collector.decoder import Decoder
 from settle_mp.collector.delivery import Delivery
 from settle_mp.collector.flushing import Answers, Flushing
+from settle_mp.collector.host_flushing import HostFlushing
 from settle_mp.collector.reception import Reception
 from settle_mp.collector.shipping import Shipping
-from settle_mp.collector.startup import make_upstream
+from settle_mp.collector.startup import bind_key, make_upstream
 from settle_mp.collector.state import State
 from settle_mp.core import wire
 
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
     from settle_mp.config import Settings
 
 #: How long a stop waits for sender threads to end, in seconds.
-SENDERS_S = 0.2
+SENDERS_S: Final = 0.2
+#: How long producers that are gone are remembered (rule L4), and for how long one without a folder may be
+#: silent before it is taken for gone, in seconds. Its next hello says where it stood.
+FORGET_AFTER_S: Final = 24 * 3600.0
+#: Characters of the report to `status`; a control message's text is cut at 4,096, and half JSON is none.
+REPORT_CHARS_MAX: Final = 4000
 
 
 class Parts:
@@ -30,21 +36,24 @@ class Parts:
 
     Attributes:
         greeted: Producers that said hello and wait for their introduction to be committed.
+        trouble: Why nothing is taken in just now; empty when all is well.
     """
 
     def __init__(self, opened: Opened) -> None:
         """Read the ledger and get ready to ship."""
         self._dir = opened.dir
-        self._settings = opened.settings
         upstream = make_upstream(opened.settings)
         self.state = State(opened.ledger, Decoder(opened.settings.rules))
         self.delivery = Delivery(upstream)
         self.reception = Reception(self.state, opened.dir.journals, opened.put_aside)
         self.adoption = Adoption(self.state, self.reception, opened.dir)
         self.shipping = Shipping(self.state, self.delivery, opened.settings, has_key=upstream is not None)
-        self.flushing = Flushing(self.state, self._upstream_reason)
+        self.flushing = Flushing(self.state, self._upstream_reason, self._intake_reason)
+        self.host_flushing = HostFlushing(self.state, self._upstream_reason, lambda: self.reception.refusals)
         self.greeted: set[bytes] = set()
+        self.trouble = ""
         self._couriers: set[bytes] = set()
+        self._since_s = time.monotonic()
 
     def _upstream_reason(self) -> str:
         health = self.shipping.health
@@ -54,6 +63,9 @@ class Parts:
             return ""
         return f"the upstream is {health.state}: {health.last_error}"
 
+    def _intake_reason(self, producer: bytes) -> str:
+        return self.trouble or self.reception.refusal(producer)
+
     def hear(self, producer: bytes) -> None:
         """Its courier is alive."""
         member = self.state.members.get(producer)
@@ -61,12 +73,15 @@ class Parts:
             member.heard_s = time.monotonic()
 
     def answer(self, identity: bytes, message: wire.Message) -> Answers:
-        """Do what a control message asks, and say what to send."""
+        """Do what a control message asks, and say what to send.
+
+        Raises:
+            LedgerError: Nothing was done.
+        """
         if isinstance(message, wire.Ping):
             return [(identity, wire.Pong(self.state.ledger.id, self._report()))]
         if isinstance(message, wire.HostFlush):
-            self.adoption.scan_soon()
-            return self.flushing.ask_host(identity, message, self._couriers, time.monotonic())
+            return self._flush_host(identity, message)
         # What a producer says of itself it says under its own name.
         producer = getattr(message, "producer", None)
         if producer is None or producer != identity:
@@ -76,21 +91,36 @@ class Parts:
         if isinstance(message, wire.Hello):
             return self._greet(message)
         if isinstance(message, wire.Flush):
-            self.flushing.ask(message, time.monotonic())
-        elif isinstance(message, wire.Position):
-            self.flushing.hear(message)
+            return self.flushing.ask(message, time.monotonic())
+        if isinstance(message, wire.Position):
+            self.host_flushing.hear(message)
         elif isinstance(message, wire.Goodbye):
             self._say_goodbye(message)
         return []
 
+    def turn_away(self, identity: bytes, message: wire.Message) -> Answers:
+        """The same while the ledger can't be used: say so to whom it matters; the others ask again."""
+        if isinstance(message, wire.Ping):
+            return [(identity, wire.Pong(self.state.ledger.id, self._report()))]
+        return [(identity, wire.Refused(self.trouble))] if isinstance(message, wire.Hello) else []
+
+    def _flush_host(self, identity: bytes, message: wire.HostFlush) -> Answers:
+        members = self.state.members
+        alive = {each for each in self._couriers if each in members and not members[each].is_gone}
+        scan = self.adoption.scan_anew()
+        return self.host_flushing.ask(identity, message, couriers=alive, scan=scan, now_s=time.monotonic())
+
     def _greet(self, hello: wire.Hello) -> Answers:
         producer = hello.producer
+        if self.trouble:
+            # A welcome would bring the same frames again and again, to be thrown away.
+            return [(producer, wire.Refused(self.trouble))]
         is_visible = (self._dir.journals / producer.hex()).is_dir()
         reason = self.reception.greet(
             producer, journals.parse_header(hello.header), is_volatile=not is_visible
         )
         if reason:
-            return [(producer, wire.Refused(reason[:4000]))]
+            return [(producer, wire.Refused(reason))]
         self._couriers.add(producer)
         member = self.state.members.get(producer)
         if member is None:
@@ -110,17 +140,26 @@ class Parts:
 
     def _report(self) -> str:
         health = self.shipping.health
-        refusals = list(self.reception.refusals.values())[:5]
-        report = {
+        report: dict[str, object] = {
             "state": health.state,
             "last_error": health.last_error[:500] if health.last_error else None,
-            "refusals": [reason[:300] for reason in refusals],
-            "refused_count": self.reception.refused_count,
-            "is_resting": False,
+            "trouble": self.trouble[:500] or None,
+            "refusals": [reason[:300] for reason in self.reception.refusals[:5]],
         }
-        return json.dumps(report)
+        text = json.dumps(report, ensure_ascii=False)
+        for name in ("refusals", "last_error"):
+            if len(text) > REPORT_CHARS_MAX:
+                report[name] = None
+                text = json.dumps(report, ensure_ascii=False)
+        return text
 
     # --- Changes of the whole ---
+
+    def let_go(self) -> None:
+        """Drop what was about to be committed; couriers and journals still have it."""
+        self.reception.drop()
+        self.adoption.drop()
+        self.greeted.clear()
 
     def reload(self) -> None:
         """Drop what is in memory and read it again.
@@ -128,9 +167,7 @@ class Parts:
         Raises:
             LedgerError: It can't be read either.
         """
-        self.reception.drop()
-        self.adoption.drop()
-        self.greeted.clear()
+        self.let_go()
         self.state.load(in_flight=self.shipping.in_flight)
 
     def use(self, settings: Settings) -> None:
@@ -139,22 +176,40 @@ class Parts:
         Raises:
             ValueError, LedgerError: Nothing was changed.
         """
-        key = settings.read_api_key()
-        if key is not None:
-            self.state.ledger.set_key_mode(key.mode)
-        self.shipping.replace(settings, make_upstream(settings))
+        upstream = make_upstream(settings)
+        try:
+            bind_key(self.state.ledger, settings)
+        except BaseException:
+            if upstream is not None:
+                upstream.close()
+            raise
+        self.shipping.replace(settings, upstream)
         self.state.decoder.use(settings.rules)
 
-    def forget(self, gone_before_s: float) -> None:
+    def forget(self) -> None:
         """Forget producers that are long gone (rule L4)."""
-        for producer in self.state.ledger.forget(gone_before_s=gone_before_s):
+        now_s = time.monotonic()
+        lost = [
+            member.id
+            for member in self.state.members.values()
+            if member.is_volatile
+            and not member.is_gone
+            and now_s - max(member.heard_s, self._since_s) > FORGET_AFTER_S
+        ]
+        if lost:
+            self.state.ledger.mark_gone(lost, time.time())
+        for producer in lost:
+            self.state.members[producer].is_gone = True
+        for producer in self.state.ledger.forget(gone_before_s=time.time() - FORGET_AFTER_S):
             self.state.members.pop(producer, None)
             self._couriers.discard(producer)
 
     def is_drained(self) -> bool:
-        """Whether everything that can be read is confirmed."""
+        """Whether everything that was read is confirmed."""
         return (
-            not self.adoption.is_behind and not self.state.windows and not self.state.seals.is_waiting(2**63)
+            not self.reception.is_gathering
+            and not self.state.windows
+            and not self.state.seals.is_waiting(2**63)
         )
 
     def close(self) -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Bytes of one stored run at most, as of a frame.
 RUN_BYTES_MAX: Final = 128 * 1024
+#: Bytes read of one journal at a time: the loop has others to serve, and what is read is in memory.
+READ_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,13 @@ class Reading:
         runs: To be committed, in order.
         position: The position behind the last of them.
         damages: What was stepped over.
+        is_whole: Whether it came to the journal's end; else there is more behind `position`.
     """
 
     position: int
     runs: list[Run] = field(default_factory=list)
     damages: list[Damage] = field(default_factory=list)
+    is_whole: bool = True
 
 
 def read_journal(
@@ -52,7 +56,7 @@ def read_journal(
     is_dead: bool,
     now_s: float,
 ) -> Reading:
-    """Read what stands behind `position`.
+    """Read what stands behind `position`: to the end, or to that of the segment that reaches READ_BYTES_MAX.
 
     Args:
         decoder: Makes runs of records.
@@ -68,6 +72,9 @@ def read_journal(
         end = files[index + 1].base if index + 1 < len(files) else None
         if end is not None and end <= reading.position:
             continue
+        if reading.position - position >= READ_BYTES_MAX:
+            reading.is_whole = False
+            break
         part = _Pass(decoder, producer, file, end, now_s)
         if file.base > reading.position:
             missing = file.base - reading.position

@@ -23,7 +23,7 @@ from settle_mp.core.ticket import Trouble
 from settle_mp.core.window import HOUR_S, hour_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from pathlib import Path
 
     from settle_mp.collector.decoder import Run
@@ -36,7 +36,8 @@ log = logging.getLogger("settle_mp")
 GROUP_BYTES_MAX: Final = 4 * 1024 * 1024
 #: Bytes of raw frames that the ledger keeps before sums replace them (rule L2).
 RAW_BYTES_MAX: Final = 64 * 1024 * 1024
-
+#: How long a refusal is shown after its producer was last heard, in seconds: couriers ask again sooner.
+REFUSAL_S: Final = 60.0
 #: Different reasons logged in one process life at most: a stranger could make up as many as it likes.
 REASONS_MAX: Final = 1000
 
@@ -52,12 +53,22 @@ class Reception:
         self._runs: list[Run] = []
         self._ahead: dict[bytes, int] = {}
         self._new: dict[bytes, NewProducer] = {}
+        self._departures: dict[bytes, Amount] = {}
         self._told: set[str] = set()
+        self._uncounted = 0
+        self._refusals: dict[bytes, tuple[str, float]] = {}
         self.gathered_bytes = 0
         self.gathered_since_s: float | None = None
-        self.refused_count = 0
-        #: Why producers that wait were refused, for `status`.
-        self.refusals: dict[bytes, str] = {}
+
+    @property
+    def is_gathering(self) -> bool:
+        """Whether anything waits to be committed."""
+        return self.gathered_since_s is not None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether one transaction has enough to do."""
+        return self.gathered_bytes >= GROUP_BYTES_MAX
 
     # --- Taking in ---
 
@@ -77,20 +88,37 @@ class Reception:
         """Take up a producer, if it may be. Returns why not, or nothing."""
         if self.knows(producer):
             return ""
-        house = House(
-            ledger=self._state.ledger.id,
-            put_aside=self._put_aside,
-            key_mode=self._state.ledger.key_mode,
-        )
+        house = House(ledger=self._state.ledger.id, put_aside=self._put_aside, key_mode=self._key_mode())
         decision = admit(producer, header, house, is_volatile=is_volatile)
         if isinstance(decision, Refusal):
-            self.refusals[producer] = decision.reason
-            self._tell("producer_refused", decision.reason)
+            self._refusals[producer] = (decision.reason, time.monotonic())
+            self.tell("producer_refused", decision.reason)
             return decision.reason
-        self.refusals.pop(producer, None)
+        self._refusals.pop(producer, None)
         self._new[producer] = decision
         self._since()
         return ""
+
+    def _key_mode(self) -> str:
+        """The mode that all events of this ledger have, with those that are about to come in."""
+        known = self._state.ledger.key_mode
+        return known or next((new.key_mode for new in self._new.values() if new.key_mode), "")
+
+    @property
+    def refusals(self) -> list[str]:
+        """Why producers wait, for `status` and flushes."""
+        return [reason for reason, _ in self._refusals.values()]
+
+    def refusal(self, producer: bytes) -> str:
+        """Why a producer waits; empty when it does not."""
+        return self._refusals.get(producer, ("", 0.0))[0]
+
+    def forget_refusals(self, visible: Collection[bytes]) -> None:
+        """Forget why producers were refused that are not there any more."""
+        old_s = time.monotonic() - REFUSAL_S
+        for producer, (_, at_s) in list(self._refusals.items()):
+            if producer not in visible and at_s < old_s:
+                del self._refusals[producer]
 
     def take_frame(self, frame: wire.Frame) -> wire.Message | None:
         """Gather a frame, or say what the courier is to be told at once."""
@@ -125,9 +153,19 @@ class Reception:
 
     def refuse(self, reason: str) -> wire.Message | None:
         """Count something that no courier of ours sends; nobody is answered."""
-        self.refused_count += 1
-        self._tell("frame_refused", reason)
+        self._uncounted += 1
+        self.tell("frame_refused", reason)
         return None
+
+    def count_refused(self) -> None:
+        """Put what was refused where the count survives.
+
+        Raises:
+            LedgerError: It is counted later.
+        """
+        if self._uncounted:
+            self._state.ledger.bump("refused_count", self._uncounted)
+            self._uncounted = 0
 
     def take_run(self, run: Run) -> None:
         """Gather a decoded run that begins where its producer stands."""
@@ -141,19 +179,17 @@ class Reception:
             self.gathered_since_s = time.monotonic()
 
     def note_departure(self, goodbye: wire.Goodbye) -> None:
-        """A producer without a folder ends; what it could not hand over is counted as dropped."""
+        """A producer without a folder ends, once what came of it before is committed."""
         dropped = Amount(goodbye.dropped_count, parse_number(goodbye.dropped_quantity))
-        ledger = self._state.ledger
-        with ledger.transaction():
-            ledger.record_dropped({goodbye.producer: dropped})
-            ledger.mark_gone([goodbye.producer], time.time())
+        self._departures[goodbye.producer] = dropped
+        self._since()
 
     # --- Committing ---
 
     def is_due(self, now_s: float, after_s: float) -> bool:
         """Whether what is gathered should be committed."""
         since_s = self.gathered_since_s
-        return since_s is not None and (now_s - since_s >= after_s or self.gathered_bytes >= GROUP_BYTES_MAX)
+        return since_s is not None and (now_s - since_s >= after_s or self.is_full)
 
     def commit(self) -> list[bytes]:
         """Commit what is gathered in one transaction. Returns the producers to be acked.
@@ -163,17 +199,19 @@ class Reception:
         """
         state, runs, new = self._state, self._runs, list(self._new.values())
         now_s = time.time()
-        troubles: dict[bytes, Trouble] = {}
+        troubles = self._troubles(runs)
         with state.ledger.transaction():
-            if new:
-                state.ledger.introduce(new, now_s)
+            self._introduce(new, now_s)
             if runs:
                 state.ledger.commit([run.intake for run in runs], now_s)
-                troubles = self._troubles(runs)
-                if troubles:
-                    state.ledger.put_troubles(troubles)
+                state.ledger.put_troubles(troubles)
+            if self._departures:
+                state.ledger.record_dropped(self._departures)
+                state.ledger.mark_gone(self._departures, now_s)
         for each in new:
             state.members[each.id] = _newcomer(each)
+        for producer in self._departures.keys() & state.members.keys():
+            state.members[producer].is_gone = True
         self.drop()
         state.apply(runs)
         state.seals.troubles.update(troubles)
@@ -182,6 +220,15 @@ class Reception:
         if state.ledger.raw_bytes > RAW_BYTES_MAX:
             state.ledger.compact(state.windows, now_s)
         return list(touched)
+
+    def _introduce(self, new: list[NewProducer], now_s: float) -> None:
+        if not new:
+            return
+        key_mode = self._key_mode()
+        if key_mode:
+            # Rule C2: from its first event on the ledger is of that event's mode, with or without a key.
+            self._state.ledger.set_key_mode(key_mode)
+        self._state.ledger.introduce(new, now_s)
 
     def _troubles(self, runs: Iterable[Run]) -> dict[bytes, Trouble]:
         """What producers of invalid events must be told at their next flush."""
@@ -196,7 +243,7 @@ class Reception:
 
     def drop(self) -> None:
         """Forget what is gathered; couriers and journals still have it."""
-        self._runs, self._ahead, self._new = [], {}, {}
+        self._runs, self._ahead, self._new, self._departures = [], {}, {}, {}
         self.gathered_bytes, self.gathered_since_s = 0, None
 
     def publish(self, producers: Iterable[bytes]) -> None:
@@ -210,7 +257,7 @@ class Reception:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                self._tell("header_not_written", f"{self._journals / producer.hex()}: {error.strerror}")
+                self.tell("header_not_written", f"{self._journals / producer.hex()}: {error.strerror}")
 
     def _publish(self, member: Member, folder: Path) -> None:
         if member.header_sequence is None:
@@ -224,7 +271,7 @@ class Reception:
         )
         journals.write_committed(folder, slot)
 
-    def _tell(self, name: str, reason: str) -> None:
+    def tell(self, name: str, reason: str) -> None:
         """Log each reason once."""
         if reason not in self._told and len(self._told) < REASONS_MAX:
             self._told.add(reason)

@@ -6,15 +6,19 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
-from settle_mp.collector.ledger import LedgerError
+from settle_mp.collector.ledger import LedgerDamagedError, LedgerError
 
 if TYPE_CHECKING:
     from settle_mp.collector.parts import Parts
 
 log = logging.getLogger("settle_mp")
 
-#: How long intake rests after the ledger failed, in seconds; couriers and journals have everything.
+#: How long everything rests after an error of the ledger, in seconds; after one that says that it is full,
+#: only what takes in: couriers and journals hold, and what is shipped makes room.
 REST_S: Final = 2.0
+#: How long it rests at most, in seconds: the rest doubles while errors follow each other, since reading a
+#: large ledger again takes long.
+REST_S_MAX: Final = 30.0
 #: How long the same failure is not logged again, in seconds.
 TELL_AGAIN_S: Final = 60.0
 
@@ -25,48 +29,76 @@ class Recovery:
     def __init__(self, parts: Parts) -> None:
         """Begin with a ledger that works."""
         self._parts = parts
-        self._rests_until_s = 0.0
-        self._must_reload = False
-        self._must_reopen = False
+        self._rests_until_s = self._intake_rests_until_s = float("-inf")
+        self._rest_s = REST_S
+        #: Whether memory and ledger may differ.
+        self.must_reload = False
         self._told: dict[str, float] = {}
 
     @property
-    def is_resting(self) -> bool:
-        """Whether nothing is taken in for now. What is in the ledger already is still shipped."""
-        return self.left_s > 0
+    def is_open(self) -> bool:
+        """Whether something may be taken in; to be asked once `is_ready` has said yes."""
+        return time.monotonic() >= self._intake_rests_until_s
+
+    @property
+    def intake_left_s(self) -> float:
+        """How long intake rests; 0 or less when it does not."""
+        return self._intake_rests_until_s - time.monotonic()
 
     @property
     def left_s(self) -> float:
-        """How long the rest lasts."""
+        """How long everything rests; 0 or less when it does not."""
         return self._rests_until_s - time.monotonic()
 
-    def note(self, error: LedgerError) -> None:
-        """The ledger failed: what is in memory may not be used again before it was read anew."""
-        self._rests_until_s = time.monotonic() + REST_S
-        self._must_reload = True
-        self._must_reopen = self._must_reopen or error.is_outcome_unknown or not error.is_full
-        mend = "free space, or raise ledger_bytes_max" if error.is_full else "check the disk"
+    def note(self, error: LedgerError, *, is_intake: bool) -> None:
+        """The ledger failed: what is in memory may not be used again before it was read anew.
+
+        Args:
+            error: What it said.
+            is_intake: Whether it was to take something in.
+        """
+        mend = "free space, or raise ledger_bytes_max and restart" if error.is_full else "check the disk"
+        self._parts.trouble = f"the ledger takes nothing in: {error}; {mend}"
         self._tell("ledger_failed", str(error), mend)
+        self._intake_rests_until_s = time.monotonic() + self._rest_s
+        self._rest_s = min(2 * self._rest_s, REST_S_MAX)
+        if not (is_intake and error.is_full):
+            self._rests_until_s = self._intake_rests_until_s
+        if is_intake and error.is_full and error.__cause__ is None:
+            # Its own bound: SQLite was not even asked, and reading a full ledger again takes long.
+            self._parts.let_go()
+        else:
+            self.must_reload = True
+
+    def end(self) -> None:
+        """Something was taken in again."""
+        self._rest_s = REST_S
 
     def is_ready(self) -> bool:
-        """Whether memory and ledger agree; reads the ledger again where they may not."""
-        if not self._must_reload:
+        """Whether memory and ledger agree; reads the ledger again where they may not.
+
+        Raises:
+            LedgerDamagedError: It can't be trusted any more.
+        """
+        if self.left_s > 0:
+            return False
+        if not self.must_reload:
             return True
         try:
-            if self._must_reopen:
-                self._parts.state.ledger.reopen()
+            self._parts.state.ledger.reopen()
             self._parts.reload()
+        except LedgerDamagedError:
+            raise
         except LedgerError as error:
-            self._rests_until_s = time.monotonic() + REST_S
-            self._must_reopen = True
+            self._rests_until_s = time.monotonic() + self._rest_s
             self._tell("ledger_not_read", str(error), "check the disk; it is tried again by itself")
             return False
-        self._must_reload = self._must_reopen = False
+        self.must_reload = False
         return True
 
     def _tell(self, name: str, reason: str, mend: str) -> None:
         now_s = time.monotonic()
-        if now_s >= self._told.get(name, 0.0):
+        if now_s >= self._told.get(name, float("-inf")):
             self._told[name] = now_s + TELL_AGAIN_S
             bill = "nothing is lost: journals keep what is not committed"
             log.error(name, extra={"reason": reason, "bill": bill, "mend": mend})

@@ -2,17 +2,20 @@
 
 Signal handlers only leave a byte; the loop acts. What happens in a turn, in this order: frames and control
 messages in, journals of the dead and the silent, commit, acks, answers of the upstream, seal, send, flushes.
+
+Rule L1: on any error of the ledger all of memory is dropped and read again before anything else is done.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import time
 from typing import TYPE_CHECKING, Final
 
-from settle_mp.collector.ledger import LedgerError
+from settle_mp.collector.ledger import LedgerDamagedError, LedgerError
 from settle_mp.collector.parts import Parts
 from settle_mp.collector.recovery import Recovery
 from settle_mp.collector.sockets import Sockets
@@ -21,6 +24,8 @@ from settle_mp.core import wire
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from settle_mp.collector.flushing import Answers
+    from settle_mp.collector.sockets import Ready
     from settle_mp.collector.startup import Opened
     from settle_mp.config import Settings
 
@@ -30,9 +35,8 @@ log = logging.getLogger("settle_mp")
 GATHER_S: Final = 0.02
 #: How long a stop waits for requests under way, so that they don't end in doubt, in seconds.
 STOP_S: Final = 5.0
-#: How often producers are forgotten, and after how long (rule L4), in seconds.
+#: How often long-gone producers are forgotten, in seconds.
 FORGET_EVERY_S: Final = 600.0
-FORGET_AFTER_S: Final = 24 * 3600.0
 #: The longest wait of the loop, in seconds.
 TURN_S_MAX: Final = 1.0
 
@@ -47,6 +51,7 @@ class Collector:
         self._opened = opened
         self._parts = Parts(opened)
         self._drain_timeout_s = drain_timeout_s
+        self._drain_scan = 0
         self._reload_settings = reload_settings
         self._sockets = Sockets(opened.endpoints, self._parts.delivery.wake_fd)
         self._stopping_since_s: float | None = None
@@ -59,14 +64,15 @@ class Collector:
 
         Raises:
             AddressError: When the sockets can't be bound.
+            LedgerDamagedError: The ledger can't be trusted any more; the next start puts it aside.
         """
-        self._install_signals()
-        self._parts.reception.publish(list(self._parts.state.members))
-        self._sockets.open()
-        log.info("collector_started", extra={"state_dir": str(self._opened.dir.root)})
-        if on_ready is not None:
-            on_ready()
         try:
+            self._install_signals()
+            self._parts.reception.publish(list(self._parts.state.members))
+            self._sockets.open()
+            log.info("collector_started", extra={"state_dir": str(self._opened.dir.root)})
+            if on_ready is not None:
+                on_ready()
             while not self._is_done():
                 self._turn()
         finally:
@@ -77,37 +83,62 @@ class Collector:
     def _turn(self) -> None:
         try:
             is_ready = self._recovery.is_ready()
-            ready = self._sockets.poll(self._wait_s() if is_ready else self._recovery.left_s)
+            ready = self._sockets.poll(self._wait_s() if is_ready else min(TURN_S_MAX, self._recovery.left_s))
             self._obey_signals()
-            if not is_ready:
-                return
-            if ready.frames and not self._recovery.is_resting:
-                self._take_frames()
-            if ready.control:
-                self._take_control()
-            self._work()
+            if is_ready and self._has_taken_in(ready):
+                self._send_out()
+            else:
+                self._turn_away(ready)
+        except LedgerDamagedError:
+            raise
         except LedgerError as error:
-            self._recovery.note(error)
+            self._recovery.note(error, is_intake=False)
 
-    def _work(self) -> None:
+    def _has_taken_in(self, ready: Ready) -> bool:
+        """Take in what came. Returns whether memory can still be believed."""
+        try:
+            self._take_in(ready)
+        except LedgerDamagedError:
+            raise
+        except LedgerError as error:
+            self._recovery.note(error, is_intake=True)
+            return not self._recovery.must_reload
+        return True
+
+    def _take_in(self, ready: Ready) -> None:
+        is_open = self._recovery.is_open
+        if is_open:
+            self._parts.trouble = ""
+        if ready.control:
+            self._take_control()
+        if ready.frames:
+            self._take_frames(is_open=is_open)
+        if is_open:
+            self._adopt_and_commit()
+
+    def _turn_away(self, ready: Ready) -> None:
+        """Keep queues from growing while the ledger can't be used; all of it is asked or sent again."""
+        if ready.frames:
+            self._take_frames(is_open=False)
+        if ready.control:
+            for identity, data in self._sockets.messages():
+                with contextlib.suppress(wire.WireError):
+                    self._send(self._parts.turn_away(identity, wire.decode_message(data)))
+
+    def _adopt_and_commit(self) -> None:
         parts, now_s = self._parts, time.monotonic()
-        if not self._recovery.is_resting:
-            parts.adoption.is_urgent = parts.flushing.is_host_waiting
-            parts.adoption.turn(now_s)
-            after_s = 0.0 if parts.flushing.is_waiting else GATHER_S
-            if parts.reception.is_due(now_s, after_s):
-                self._commit()
-            parts.adoption.settle_estates()
-        parts.shipping.turn(is_urgent=parts.flushing.is_waiting or self._stopping_since_s is not None)
-        are_read = not parts.adoption.is_behind and not parts.reception.gathered_bytes
-        self._send(parts.flushing.turn(now_s, are_journals_read=are_read))
-        if now_s >= self._forget_at_s:
-            self._forget_at_s = now_s + FORGET_EVERY_S
-            parts.forget(time.time() - FORGET_AFTER_S)
+        parts.adoption.is_urgent = parts.host_flushing.is_waiting or self._may_drain()
+        parts.adoption.turn(now_s)
+        # A flush that waits for these very events must not wait for others as well.
+        is_urgent = parts.host_flushing.is_waiting or parts.flushing.wants_commit
+        if parts.reception.is_due(time.monotonic(), 0.0 if is_urgent else GATHER_S):
+            self._commit()
+        parts.adoption.settle()
 
     def _commit(self) -> None:
         parts = self._parts
         touched = parts.reception.commit()
+        self._recovery.end()
         ledger = parts.state.ledger.id
         for producer in touched:
             position = parts.state.members[producer].position
@@ -117,11 +148,31 @@ class Collector:
             else:
                 self._sockets.send(producer, wire.Ack(ledger, position))
 
+    def _send_out(self) -> None:
+        parts, now_s = self._parts, time.monotonic()
+        is_stopping = self._stopping_since_s is not None
+        parts.shipping.turn(
+            is_urgent=parts.flushing.wants_seal or parts.host_flushing.is_waiting or is_stopping,
+            is_ending=is_stopping and not self._may_drain(),
+        )
+        self._send(parts.flushing.turn(now_s))
+        parts.flushing.sent()
+        self._send(parts.host_flushing.turn(now_s, scans_done=parts.adoption.done_count))
+        parts.reception.count_refused()
+        if now_s >= self._forget_at_s:
+            self._forget_at_s = now_s + FORGET_EVERY_S
+            parts.forget()
+
     def _wait_s(self) -> float:
         parts, now_s = self._parts, time.monotonic()
-        waits = [TURN_S_MAX, parts.shipping.left_s(), parts.flushing.left_s(now_s)]
-        if self._recovery.is_resting:
-            waits.append(self._recovery.left_s)
+        waits = [
+            TURN_S_MAX,
+            parts.shipping.left_s(),
+            parts.flushing.left_s(now_s),
+            parts.host_flushing.left_s(now_s),
+        ]
+        if not self._recovery.is_open:
+            waits.append(self._recovery.intake_left_s)
         else:
             waits.append(parts.adoption.left_s(now_s))
             if parts.reception.gathered_since_s is not None:
@@ -130,17 +181,23 @@ class Collector:
 
     # --- Messages ---
 
-    def _take_frames(self) -> None:
+    def _take_frames(self, *, is_open: bool) -> None:
+        reception = self._parts.reception
         for data in self._sockets.frames():
+            if not is_open:
+                # Thrown away, since a queue has no bound; whose they are has them in a journal.
+                continue
             try:
                 frame = wire.decode_frame(data)
             except wire.WireError as error:
-                self._parts.reception.refuse(str(error))
+                reception.refuse(str(error))
                 continue
             self._parts.hear(frame.producer)
-            reply = self._parts.reception.take_frame(frame)
+            reply = reception.take_frame(frame)
             if reply is not None:
                 self._sockets.send(frame.producer, reply)
+            if reception.is_full:
+                return
 
     def _take_control(self) -> None:
         for identity, data in self._sockets.messages():
@@ -151,7 +208,7 @@ class Collector:
                 continue
             self._send(self._parts.answer(identity, message))
 
-    def _send(self, answers: list[tuple[bytes, wire.Message]]) -> None:
+    def _send(self, answers: Answers) -> None:
         for identity, message in answers:
             self._sockets.send(identity, message)
 
@@ -174,22 +231,28 @@ class Collector:
         self._is_hurried = self._stopping_since_s is not None
         if self._stopping_since_s is None:
             self._stopping_since_s = time.monotonic()
+            self._drain_scan = self._parts.adoption.scan_anew()
             log.info("collector_stopping", extra={"drain_timeout_s": self._drain_timeout_s})
+
+    def _may_drain(self) -> bool:
+        since_s = self._stopping_since_s
+        return since_s is not None and time.monotonic() - since_s < self._drain_timeout_s
 
     def _is_done(self) -> bool:
         since_s = self._stopping_since_s
         if since_s is None:
             return False
         parts, elapsed_s = self._parts, time.monotonic() - since_s
-        if self._is_hurried or elapsed_s >= max(STOP_S, self._drain_timeout_s):
+        if self._is_hurried or elapsed_s >= self._drain_timeout_s + STOP_S:
             return True
-        is_drained = elapsed_s >= self._drain_timeout_s or parts.is_drained()
-        return is_drained and not parts.shipping.in_flight and not parts.reception.gathered_bytes
+        is_drained = parts.adoption.done_count >= self._drain_scan and parts.is_drained()
+        if self._may_drain() and not is_drained:
+            return False
+        return not parts.shipping.in_flight and not parts.reception.is_gathering
 
     def _reload(self) -> None:
         try:
-            settings = self._reload_settings()
-            self._parts.use(settings)
+            self._parts.use(self._reload_settings())
         except (ValueError, LedgerError) as error:
             log.error("settings_not_reloaded", extra={"reason": str(error)})  # noqa: TRY400
         else:

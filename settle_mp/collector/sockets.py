@@ -21,8 +21,10 @@ log = logging.getLogger("settle_mp")
 
 #: Messages of one socket taken in one turn, so that the other gets its turn.
 MESSAGES_MAX: Final = 2_000
-#: Parts of a message at most; more are a stranger's, and are read to their end and thrown away.
-PARTS_MAX: Final = 2
+#: Parts of a message that are kept; more are a stranger's, and are read to their end and thrown away.
+PARTS_MAX: Final = 3
+#: Parts of a control message as ROUTER gives it: who says it, and what.
+CONTROL_PARTS: Final = 2
 #: Descriptors left free: libzmq aborts the process when it can't accept a connection.
 DESCRIPTORS_FREE_MIN: Final = 64
 
@@ -61,7 +63,11 @@ class Sockets:
             AddressError: When an address is in use or can't be bound.
         """
         transport.bind(self._frames, self._endpoints.frames)
-        transport.bind(self._control, self._endpoints.control)
+        try:
+            transport.bind(self._control, self._endpoints.control)
+        except transport.AddressError:
+            self._frames.unbind(self._endpoints.frames)
+            raise
         self._is_listening = True
 
     def poll(self, timeout_s: float) -> Ready:
@@ -71,22 +77,20 @@ class Sockets:
         return Ready(frames=self._frames in ready, control=self._control in ready)
 
     def frames(self) -> Iterator[bytes]:
-        """The frames that have come."""
+        """The frames that have come; an empty one for each message that can be none."""
         for _ in range(MESSAGES_MAX):
             parts = _receive(self._frames)
             if parts is None:
                 return
-            if len(parts) == 1:
-                yield parts[0]
+            yield parts[0] if len(parts) == 1 else b""
 
     def messages(self) -> Iterator[tuple[bytes, bytes]]:
-        """The control messages that have come, each with its sender's identity."""
+        """The control messages that have come, each with its sender's identity; empty ones as in `frames`."""
         for _ in range(MESSAGES_MAX):
             parts = _receive(self._control)
             if parts is None:
                 return
-            if len(parts) == PARTS_MAX:
-                yield parts[0], parts[1]
+            yield parts[0], parts[1] if len(parts) == CONTROL_PARTS else b""
 
     def send(self, identity: bytes, message: Message) -> None:
         """Answer a worker or command; who is gone or slow asks again."""
@@ -139,7 +143,7 @@ def _receive(socket: zmq.Socket[bytes]) -> list[bytes] | None:
         parts = [socket.recv(zmq.NOBLOCK)]
         while socket.getsockopt(zmq.RCVMORE):
             part = socket.recv()
-            if len(parts) <= PARTS_MAX:
+            if len(parts) < PARTS_MAX:
                 parts.append(part)
     except zmq.Again:
         return None

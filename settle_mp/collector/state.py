@@ -57,9 +57,15 @@ class State:
         self.members: dict[bytes, Member] = {}
         self.windows = Windows()
         self.seals = SealBook()
-        #: The number of the latest seal that this process made; 0 before the first.
+        #: The number of the latest seal that may have unsettled batches; 0 when there is none.
         self.seal_number = 0
+        # Steps of the wall clock must neither move what is scheduled nor make windows due.
+        self._clock_offset_s = time.time() - time.monotonic()
         self.load(in_flight=())
+
+    def now_s(self) -> float:
+        """Unix seconds that never jump while this process lives."""
+        return time.monotonic() + self._clock_offset_s
 
     def load(self, *, in_flight: Iterable[int]) -> None:
         """Drop everything and read it again.
@@ -67,7 +73,7 @@ class State:
         Raises:
             LedgerError: When the ledger can't be read.
         """
-        now_s = time.time()
+        now_s = self.now_s()
         self.ledger.outbox.recover(now_s, in_flight=list(in_flight))
         before, self.members = self.members, {}
         for row in self.ledger.producers().values():
@@ -83,18 +89,12 @@ class State:
         self.seals = SealBook()
         for seal in self.ledger.outbox.seals():
             self.seals.add(seal)
+            self.seal_number = max(self.seal_number, seal.number)
         self.seals.troubles = dict(self.ledger.troubles())
-
-    def reload_producers(self, new: Iterable[bytes]) -> None:
-        """Take up producers that were just introduced."""
-        rows = self.ledger.producers()
-        for producer in new:
-            if producer in rows:
-                self.members[producer] = _member(rows[producer], self.members.get(producer))
 
     def apply(self, runs: Iterable[Run]) -> None:
         """Take over what was just committed."""
-        now_s = time.time()
+        now_s = self.now_s()
         by_hour: dict[int, list[list[Known]]] = {}
         for run in runs:
             intake = run.intake
@@ -102,6 +102,7 @@ class State:
             by_hour.setdefault(intake.hour, []).append(run.events)
             member = self.members[intake.producer]
             member.position = intake.last
+            member.is_gone = False
             member.open_events_count += intake.events_count
             member.counted_events += intake.events_count + len(intake.invalid)
         for hour, events in by_hour.items():
