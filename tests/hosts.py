@@ -83,11 +83,11 @@ class Program:
         """Everything it and its children have said so far."""
         return self._output.read_text(errors="replace")
 
-    def wait_said(self, text: str, times: int = 1) -> str:
+    def wait_said(self, text: str, times: int = 1, timeout_s: float = DEADLINE_S) -> str:
         """Wait until it has said something so often; returns all it said."""
         what = f"{self.command[2:5]} says {text!r} {times} times"
         try:
-            wait_until(lambda: self.said.count(text) >= times or not self.is_running, what, DEADLINE_S)
+            wait_until(lambda: self.said.count(text) >= times or not self.is_running, what, timeout_s)
         except pytest.fail.Exception:
             pytest.fail(f"{what}, but only:\n{self.said}")
         assert self.said.count(text) >= times, f"{what}, but it ended:\n{self.said}"

@@ -26,7 +26,7 @@ def test_short_lives_leave_nothing_behind(host: Host, *, is_collected_afterwards
     if not is_collected_afterwards:
         host.collector()
     parent = host.run([sys.executable, "-m", "tests.integrations.brief_lives", str(LIVES)])
-    parent.wait_said("all have lived")
+    parent.wait_said("all have lived", timeout_s=120)
     if is_collected_afterwards:
         assert len(host.journals()) == LIVES + 1
         host.collector()
