@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Final
@@ -44,22 +43,18 @@ class Supervised:
     ) -> None:
         self._end_s = drain_timeout_s + END_S
         options = [f"--host-pid={os.getpid()}", f"--drain-timeout={drain_timeout_s}", *arguments]
-        process = subprocess.Popen(  # noqa: S603  our own program
-            [sys.executable, "-m", "settle_mp.supervisor", *options],
-            stdin=subprocess.PIPE,
-            # A terminal's Ctrl-C, or a kill of the host's process group, must not end it before the workers.
-            start_new_session=True,
-            user=user,
-            group=group,
-            extra_groups=None if user is None or group is None else _groups(user, group),
-        )
-        #: The supervisor's process id.
-        self.pid = process.pid
-        # Forked workers inherit this end of the pipe, on purpose; it is closed on exec.
-        self._lifeline = os.dup(process.stdin.fileno()) if process.stdin else -1
-        with process:
-            # The host reaps whoever ends, so waiting is done by number; left unset, workers would warn of it.
-            process.returncode = 0
+        options += [f"--user={user}"] if user is not None else []
+        options += [f"--group={group}"] if group is not None else []
+        # Forked workers inherit the pipe's far end, on purpose; an exec closes it.
+        lifeline, self._lifeline = os.pipe()
+        try:
+            #: The supervisor's process id.
+            self.pid = _spawn([sys.executable, "-m", "settle_mp.supervisor", *options], stdin=lifeline)
+        except OSError:
+            os.close(self._lifeline)
+            raise
+        finally:
+            os.close(lifeline)
 
     @property
     def is_alive(self) -> bool:
@@ -88,11 +83,23 @@ class Supervised:
         return True
 
 
-def _groups(user: int, group: int) -> list[int]:
-    """The groups that a user is in, as after a login."""
-    import pwd
+def _spawn(command: list[str], *, stdin: int) -> int:
+    """Start a program in a process group of its own; a number is all that is left of it here.
 
-    try:
-        return os.getgrouplist(pwd.getpwuid(user).pw_name, group)
-    except KeyError:  # a user without a name, as in some containers
-        return [group]
+    A Popen would be copied into workers, which then warn of it, and gevent's takes SIGCHLD from the host.
+    """
+    spawn = os.posix_spawn
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None:
+        spawn = monkey.get_original("os", "posix_spawn")
+    return spawn(
+        command[0],
+        command,
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_DUP2, stdin, 0)],
+        # A terminal's Ctrl-C, or a kill of the host's group, must not end it before the workers.
+        setpgroup=0,
+        setsigmask=[],
+        # Those that Python ignores, and an exec would leave ignored.
+        setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+    )

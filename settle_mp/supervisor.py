@@ -39,6 +39,8 @@ USAGE: Final = 2
 ALREADY_RUNNING: Final = 75
 CONFIG: Final = 78
 
+#: The last descriptor that a program is given on purpose.
+STDERR: Final = 2
 #: The pause before the collector is started again, in seconds: doubled with each death, up to the second.
 RESTART_S: Final = 0.25
 RESTART_S_MAX: Final = 30.0
@@ -205,11 +207,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run as a process of a host's; people are better served by `settle-mp collector`."""
     parser = argparse.ArgumentParser(prog="settle_mp.supervisor", description="Runs the collector.")
     parser.add_argument("--host-pid", type=int, help="the parent process; standard input is its lifeline")
+    parser.add_argument("--user", type=int, help="the user id to run as")
+    parser.add_argument("--group", type=int, help="the group id to run as")
     parser.add_argument("--state-dir")
     parser.add_argument("--config")
     parser.add_argument("--drain-timeout", type=float, default=0.0)
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     given = parser.parse_args(arguments)
+    _close_inherited()
+    if given.user is not None:
+        _become(given.user, given.group)
     _configure_log(given.log_level)
     command = [sys.executable, "-m", "settle_mp.cli", f"--log-level={given.log_level}", "collector"]
     command += [f"--drain-timeout={given.drain_timeout}"]
@@ -225,6 +232,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     end_s = given.drain_timeout + END_S
     Supervisor(command, is_elsewhere=is_elsewhere, host_pid=given.host_pid, end_s=end_s).run()
+
+
+def _close_inherited() -> None:
+    """Close the host's listeners and the like, which would keep its ports in use after its end."""
+    for name in os.listdir("/dev/fd"):  # noqa: PTH208  names are wanted
+        descriptor = int(name)
+        if descriptor > STDERR:
+            with contextlib.suppress(OSError):  # the listing's own is closed already
+                os.close(descriptor)
+
+
+def _become(user: int, group: int) -> None:
+    """Go on as another user, with the groups that it has after a login."""
+    import pwd
+
+    try:
+        os.initgroups(pwd.getpwuid(user).pw_name, group)
+    except KeyError:  # a user without a name, as in some containers
+        os.setgroups([group])
+    os.setgid(group)
+    os.setuid(user)
 
 
 def _die_with_parent() -> Callable[[], None] | None:

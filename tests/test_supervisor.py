@@ -158,6 +158,28 @@ assert not supervised.is_alive
     assert host.pids() == []
 
 
+def test_the_hosts_listeners_are_not_kept(host: Host) -> None:
+    """What a host lets its children inherit, such as gunicorn's sockets, is closed: its port gets free."""
+    code = """
+import socket
+listener = socket.create_server(("127.0.0.1", 0))
+listener.set_inheritable(True)
+"""
+    after = """
+signal.sigwait([signal.SIGUSR1])
+port = listener.getsockname()[1]
+listener.close()
+try:
+    socket.create_connection(("127.0.0.1", port)).close()
+except ConnectionRefusedError:
+    print("refused", flush=True)
+supervised.end()
+"""
+    program = host.run([sys.executable, "-c", code + HOST + after])
+    program.wait_said("collector_started")
+    assert "refused" in program.end(signal.SIGUSR1)
+
+
 def test_the_collector_outlives_a_killed_host_until_its_workers_end(host: Host) -> None:
     """The lifeline is held by the host's children as well: whoever may still track has a collector."""
     code = """

@@ -154,3 +154,14 @@ def test_a_killed_supervisor_is_replaced(host: Host) -> None:
     collector_pid(server, 2)
     server.end()
     settle_with_another(host, 200)
+
+
+def test_a_patched_arbiter_has_its_collector_too(host: Host) -> None:
+    """Where gunicorn.conf.py lets gevent patch all, workers still come and go, and the collector ends."""
+    conf = f"from gevent import monkey; monkey.patch_all()\n{CONF}"
+    server = host.gunicorn(APP, "--worker-class=gevent", "--preload", "--max-requests=50", conf=conf)
+    collector_pid(server)
+    assert server.post(300) == 300
+    server.wait_said("Booting worker", 6)
+    server.end()
+    settle_with_another(host, 300)
