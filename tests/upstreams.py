@@ -15,14 +15,17 @@
         upstream.release()                            # held answers go out; holds no more
         upstream.clear_faults()
 
+        upstream.seed({"user_123": 500})              # credits in wallets
+        assert upstream.balance("user_123") == 500
+
         upstream.stop()                               # the port refuses connections
         upstream.start()                              # same port, same database
 
     with sandbox(in_process=False) as upstream: ...   # `settle-mp sandbox` as a process (takes a second)
                                                       # for tests that fork; upstream.kill() is SIGKILL
 
-`sandbox(**options)`: api_key, ignores_idempotency_keys, rows_max, body_bytes_max. The environment for a child
-process is `upstream.environ`. In pytest, the fixture `upstream` is `sandbox()`.
+`sandbox(**options)`: api_key, ignores_idempotency_keys, rows_max, body_bytes_max, seeds. The environment for a
+child process is `upstream.environ`. In pytest, the fixture `upstream` is `sandbox()`.
 
 Whatever waits has a deadline and fails saying what did not come; nothing here sleeps and hopes.
 """
@@ -51,7 +54,7 @@ from settle_mp.sandbox.pipeline import Options
 from settle_mp.sandbox.server import SandboxServer, listen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 #: Seconds that anything here may take before a test is taken for failed.
 DEADLINE_S = 20.0
@@ -147,6 +150,14 @@ class Upstream:
             found += [_applied_row(each) for each in page["rows"]]
             after = page["next"]
         return found
+
+    def seed(self, balances: dict[str, int]) -> None:
+        """Give wallets that were never used their first credits."""
+        self._ask("POST", "/sandbox/wallets", content=json.dumps(balances))
+
+    def balance(self, user_id: str) -> int:
+        """Credits in a wallet; 0 in one that was never used."""
+        return int(self._ask("GET", "/sandbox/wallets")["wallets"].get(user_id, 0))
 
     # What was received.
 
@@ -251,6 +262,7 @@ def sandbox(
     ignores_idempotency_keys: bool = False,
     rows_max: int = 1_000,
     body_bytes_max: int = 2**20,
+    seeds: Mapping[str, int] | None = None,
 ) -> Iterator[Upstream]:
     """Run a sandbox with a database of its own, and end it afterwards; see the module's docstring."""
     options = Options(
@@ -258,6 +270,7 @@ def sandbox(
         ignores_idempotency_keys=ignores_idempotency_keys,
         rows_max=rows_max,
         body_bytes_max=body_bytes_max,
+        seeds=seeds or {},
     )
     with tempfile.TemporaryDirectory(prefix="smp-upstream-") as folder:
         run = _Thread(Path(folder), options) if in_process else _Process(Path(folder), options)
@@ -337,6 +350,7 @@ class _Process:
         command = [sys.executable, "-m", "settle_mp.cli", "sandbox", f"--port={self.port}"]
         command += [f"--port-file={port_file}", f"--db={self._folder / 'sandbox.db'}"]
         command += [f"--rows-max={options.rows_max}", f"--body-bytes-max={options.body_bytes_max}"]
+        command += [f"--seed={user_id}={held}" for user_id, held in options.seeds.items()]
         command += [f"--api-key={options.api_key}"] if options.api_key else []
         return command + (["--ignore-idempotency-keys"] if options.ignores_idempotency_keys else [])
 

@@ -20,6 +20,7 @@ ANY_KEY: Final = "ss_test_sandbox"
 _EPILOG: Final = """\b
 Examples:
   settle-mp sandbox --port 8790 --db sandbox.db
+  settle-mp sandbox --seed user_123=500               # a wallet with credits in it
   settle-mp sandbox --port 0 --port-file port.txt     # a free port, written to a file
   curl localhost:8790/sandbox/usage                   # what was billed
   curl -X POST localhost:8790/sandbox/faults -d '{"action": "answer", "status": 503, "times": 3}'
@@ -57,6 +58,14 @@ Examples:
     show_default=True,
     help="Bytes of a body; beyond, 413.",
 )
+@click.option(
+    "--seed",
+    "seeds",
+    metavar="USER=CREDITS",
+    multiple=True,
+    callback=lambda _context, _option, values: _balances(values),
+    help="Credits for a wallet that was never used; may be given many times.",
+)
 def sandbox(  # noqa: PLR0913 - One argument an option.
     *,
     load_settings: SettingsLoader,
@@ -68,12 +77,14 @@ def sandbox(  # noqa: PLR0913 - One argument an option.
     ignore_idempotency_keys: bool,
     rows_max: int,
     body_bytes_max: int,
+    seeds: dict[str, int],
 ) -> None:
     """Run a local stand-in for the upstream API.
 
     It takes usage events as the upstream does, with idempotency keys, sums them exactly, shows them on a
-    page, and misbehaves when told to (POST /sandbox/faults; `python -c 'help("settle_mp.sandbox")'` lists
-    its calls). It listens on this machine only, unless --api-key pins the key.
+    page, keeps wallets, and misbehaves when told to (POST /sandbox/faults;
+    `python -c 'help("settle_mp.sandbox")'` lists its calls). It listens on this machine only, unless
+    --api-key pins the key.
     """
     # It reads no settings, and takes the two options all the same because every command does.
     del load_settings
@@ -86,6 +97,7 @@ def sandbox(  # noqa: PLR0913 - One argument an option.
         ignores_idempotency_keys=ignore_idempotency_keys,
         rows_max=rows_max,
         body_bytes_max=body_bytes_max,
+        seeds=seeds,
     )
     try:
         listener = listen(host, port, has_pinned_key=api_key is not None)
@@ -103,6 +115,19 @@ def sandbox(  # noqa: PLR0913 - One argument an option.
         except StoreError as error:
             raise click.ClickException(str(error)) from error
         server.run_on(listener)
+
+
+def _balances(values: tuple[str, ...]) -> dict[str, int]:
+    from settle_mp.sandbox.transfers import CREDITS_MAX
+
+    seeds: dict[str, int] = {}
+    for value in values:
+        user_id, _, held = value.rpartition("=")
+        is_number = held.isascii() and held.isdecimal() and len(held) <= len(str(CREDITS_MAX))
+        if not (user_id and is_number and int(held) <= CREDITS_MAX):
+            raise click.BadParameter(f"{value!r} is not USER=CREDITS, with credits from 0 to {CREDITS_MAX}")
+        seeds[user_id] = int(held)
+    return seeds
 
 
 def _tell(url: str, *, is_pinned: bool) -> None:

@@ -6,16 +6,17 @@ import logging
 import sqlite3
 from typing import TYPE_CHECKING, cast
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Security
+from fastapi.security import APIKeyHeader
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from settle_mp import __version__
-from settle_mp.sandbox import access, control, events
+from settle_mp.sandbox import access, control, events, wallet
 from settle_mp.sandbox.answers import RefusedError, failure
 from settle_mp.sandbox.exchanges import Recorder
+from settle_mp.version import __version__
 
 if TYPE_CHECKING:
     from settle_mp.sandbox.pipeline import Sandbox
@@ -34,7 +35,7 @@ def make_app(sandbox: Sandbox) -> FastAPI:
         redoc_url=None,
         # A slash at the end of a path is another path, and its POST must not be redirected.
         redirect_slashes=False,
-        middleware=[Middleware(Recorder, log=sandbox.log)],
+        middleware=[Middleware(wallet.EncodedPaths), Middleware(Recorder, log=sandbox.log)],
         exception_handlers={
             RefusedError: _refused,
             HTTPException: _http_error,
@@ -42,9 +43,12 @@ def make_app(sandbox: Sandbox) -> FastAPI:
             sqlite3.Error: _store_error,
         },
     )
-    checks_key = [Depends(access.api_key_check(api_key))]
+    # The first one only tells the OpenAPI document of the header; the second one looks at it.
+    header = APIKeyHeader(name="X-API-Key", auto_error=False)
+    checks_key = [Security(header), Depends(access.api_key_check(api_key))]
     checks_peer = [Depends(access.control_check(api_key))]
     app.include_router(events.routes(sandbox), dependencies=checks_key)
+    app.include_router(wallet.routes(sandbox), dependencies=checks_key)
     app.include_router(control.routes(sandbox), dependencies=checks_peer)
     return app
 

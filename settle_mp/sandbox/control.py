@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter
 from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annotations of a route when it runs.
 from starlette.responses import Response  # noqa: TC002 - The same.
 
-from settle_mp.sandbox import page, usage
+from settle_mp.sandbox import openapi, page, transfers, usage
 from settle_mp.sandbox.answers import Answer, RefusedError, failure, success
 from settle_mp.sandbox.faults import Fault
 
 if TYPE_CHECKING:
     from settle_mp.sandbox.pipeline import Sandbox
+
+# Ours alone, and described in the package's docstring; the OpenAPI document only says that they exist.
+_OWN: Final = openapi.operation("The sandbox's own", {"type": "object"}, statuses=(401, "4XX"))
 
 
 def routes(sandbox: Sandbox) -> APIRouter:
@@ -22,22 +25,23 @@ def routes(sandbox: Sandbox) -> APIRouter:
     router = APIRouter(tags=["sandbox"])
     router.include_router(_reading(sandbox))
     router.include_router(_faults(sandbox))
+    router.include_router(_wallets(sandbox))
     return router
 
 
 def _reading(sandbox: Sandbox) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/")
+    @router.get("/", include_in_schema=False)
     async def get_page() -> Response:
         return page.response(sandbox)
 
-    @router.get("/sandbox/usage")
+    @router.get("/sandbox/usage", **_OWN)
     async def get_usage() -> Response:
         totals = usage.totals(sandbox.store)
         return success({"usage": usage.by_type(sandbox.store), **totals}).response()
 
-    @router.get("/sandbox/rows")
+    @router.get("/sandbox/rows", **_OWN)
     async def get_rows(request: Request) -> Response:
         body = usage.page_of_rows(
             sandbox.store,
@@ -48,11 +52,11 @@ def _reading(sandbox: Sandbox) -> APIRouter:
         )
         return Answer(status=200, body=b'{"data":' + body + b"}").response()
 
-    @router.get("/sandbox/requests")
+    @router.get("/sandbox/requests", **_OWN)
     async def get_requests() -> Response:
         return success({**sandbox.log.counts(), "held": sandbox.faults.held_count}).response()
 
-    @router.get("/sandbox/log")
+    @router.get("/sandbox/log", **_OWN)
     async def get_log(request: Request) -> Response:
         return success({"log": _logged(sandbox, _whole(request, "after", 0, 2**62))}).response()
 
@@ -62,7 +66,7 @@ def _reading(sandbox: Sandbox) -> APIRouter:
 def _faults(sandbox: Sandbox) -> APIRouter:
     router = APIRouter(prefix="/sandbox")
 
-    @router.post("/faults")
+    @router.post("/faults", **_OWN)
     async def post_faults(request: Request) -> Response:
         body = await request.body()
         try:
@@ -71,23 +75,42 @@ def _faults(sandbox: Sandbox) -> APIRouter:
             raise RefusedError(failure(400, f"Not a fault: {error}.")) from error
         return success({"numbers": numbers}).response()
 
-    @router.get("/faults")
+    @router.get("/faults", **_OWN)
     async def get_faults() -> Response:
         faults = {"faults": sandbox.faults.standing(), "held": sandbox.faults.held_count}
         return success(faults).response()
 
-    @router.delete("/faults")
+    @router.delete("/faults", **_OWN)
     async def delete_faults() -> Response:
         sandbox.faults.clear()
         return success({}).response()
 
-    @router.post("/release")
+    @router.post("/release", **_OWN)
     async def post_release() -> Response:
         return success({"released": sandbox.faults.release()}).response()
 
-    @router.delete("/idempotency-keys")
+    @router.delete("/idempotency-keys", **_OWN)
     async def delete_keys() -> Response:
         return success({"forgotten": sandbox.store.forget_keys()}).response()
+
+    return router
+
+
+def _wallets(sandbox: Sandbox) -> APIRouter:
+    router = APIRouter(prefix="/sandbox")
+
+    @router.get("/wallets", **_OWN)
+    async def get_wallets() -> Response:
+        return success({"wallets": transfers.balances(sandbox.store)}).response()
+
+    @router.post("/wallets", **_OWN)
+    async def post_wallets(request: Request) -> Response:
+        body = await request.body()
+        try:
+            wallets = transfers.checked_balances(json.loads(body))
+        except (TypeError, ValueError) as error:
+            raise RefusedError(failure(400, f"Not balances: {error}.")) from error
+        return success({"seeded": sandbox.seed(wallets)}).response()
 
     return router
 

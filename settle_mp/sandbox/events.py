@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter
 from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annotations of a route when it runs.
 from starlette.responses import Response  # noqa: TC002 - The same.
 
-from settle_mp.sandbox import usage
+from settle_mp.sandbox import openapi, usage
 from settle_mp.sandbox.answers import Answer, RefusedError, failure, success
 from settle_mp.sandbox.pipeline import Change, Refusal, Sandbox
 from settle_mp.sandbox.rows import BadBodyError, Row, TooManyRowsError, parse_batch, parse_event
@@ -16,6 +16,35 @@ from settle_mp.sandbox.rows import BadBodyError, Row, TooManyRowsError, parse_ba
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
+
+
+_NUMBER: Final = {"type": "number"}
+_EVENT: Final = openapi.record(
+    {"userId": openapi.text(), "eventType": openapi.text()},
+    {
+        "quantity": {**_NUMBER, "exclusiveMinimum": 0, "default": 1},
+        "metadata": openapi.nullable({"type": "object"}),
+    },
+)
+_BATCH: Final = openapi.record({"events": {**openapi.listed(_EVENT), "minItems": 1}})
+_TOTAL: Final = openapi.record(
+    {"eventType": openapi.text(), "totalQuantity": _NUMBER, "count": {"type": "integer"}}
+)
+_SUMMARY: Final = openapi.operation(
+    "A user's totals by event type",
+    openapi.record({"summary": openapi.listed(_TOTAL)}),
+    parameters=[{**openapi.parameter("userId", "query", openapi.text()), "required": True}],
+)
+
+
+def _described(summary: str, body: dict[str, Any]) -> dict[str, Any]:
+    return openapi.operation(
+        summary,
+        openapi.record({"accepted": {"type": "integer"}}),
+        statuses=openapi.WRITE_STATUSES,
+        parameters=[openapi.IDEMPOTENCY_KEY],
+        body=body,
+    )
 
 
 class Rows:
@@ -69,15 +98,15 @@ def routes(sandbox: Sandbox) -> APIRouter:
     router = APIRouter(prefix="/v1/events", tags=["events"])
     rows_max = sandbox.options.rows_max
 
-    @router.post("")
+    @router.post("", **_described("One event", _EVENT))
     async def post_event(request: Request) -> Response:
         return await sandbox.write(request, read_event)
 
-    @router.post("/batch")
+    @router.post("/batch", **_described("Many events, all of them or none", _BATCH))
     async def post_batch(request: Request) -> Response:
         return await sandbox.write(request, lambda body: read_batch(body, rows_max))
 
-    @router.get("/summary")
+    @router.get("/summary", **_SUMMARY)
     async def get_summary(request: Request) -> Response:
         user_id = request.query_params.get("userId", "")
         if not user_id:

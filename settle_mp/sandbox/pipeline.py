@@ -10,17 +10,17 @@ Rule 3: a request whose client has gone goes on: a server does not know.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-from settle_mp.sandbox import idempotency
-from settle_mp.sandbox.answers import Answer, DripResponse, RefusedError, ResetResponse, failure
+from settle_mp.sandbox import idempotency, transfers
+from settle_mp.sandbox.answers import Answer, DripResponse, RefusedError, ResetResponse, failure, success
 from settle_mp.sandbox.exchanges import EXCHANGE, Exchange, ExchangeLog
 from settle_mp.sandbox.fault_queue import FaultQueue
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -45,6 +45,8 @@ class Options:
     body_bytes_max: int = 2**20
     #: Rows of a batch at most; 413 beyond.
     rows_max: int = 1_000
+    #: Credits by user for wallets that were never used, given when the sandbox starts.
+    seeds: Mapping[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Options(api_key={'***' if self.api_key else None})"
@@ -116,6 +118,17 @@ class Sandbox:
         self.faults = FaultQueue()
         self.log = ExchangeLog()
         self._in_progress: dict[str, bytes] = {}
+
+    def seed(self, balances: Mapping[str, int]) -> list[str]:
+        """Credit wallets that were never used; returns whose."""
+        seeded: list[str] = []
+
+        def change(db: sqlite3.Connection) -> Answer:
+            seeded.extend(transfers.seed(db, balances))
+            return success({})
+
+        self.store.settle(None, b"", change)
+        return seeded
 
     async def write(self, request: Request, read: Callable[[bytes], Change]) -> Response:
         """Take a writing request from its bytes to its answer."""

@@ -52,7 +52,7 @@ def parse_event(body: bytes) -> Row:
         BadBodyError: When it is not one good event.
     """
     fields: Fields = {}
-    row = _checked_row(_parse_json(body), "", fields)
+    row = _checked_row(parse_json(body), "", fields)
     if row is None:
         raise BadBodyError("The event is not valid.", fields)
     return row
@@ -82,7 +82,12 @@ def metadata_of(body: bytes) -> list[str]:
     return [exact.dumps(event.get("metadata")) for event in parsed.get("events", [parsed])]
 
 
-def _parse_json(body: bytes) -> Any:
+def parse_json(body: bytes) -> Any:
+    """Read a body as JSON.
+
+    Raises:
+        BadBodyError: When it is none.
+    """
     try:
         return exact.loads(body)
     except ValueError as error:
@@ -90,7 +95,7 @@ def _parse_json(body: bytes) -> Any:
 
 
 def _parse_events(body: bytes) -> list[Any]:
-    parsed = _parse_json(body)
+    parsed = parse_json(body)
     if not isinstance(parsed, dict) or set(parsed) != {"events"}:
         raise BadBodyError('The body must be an object with "events" alone.', {"events": ["is required"]})
     events = parsed["events"]
@@ -108,10 +113,10 @@ def _checked_row(event: Any, where: str, fields: Fields) -> Row | None:
     user_id, event_type = event.get("userId"), event.get("eventType")
     quantity = event.get("quantity", 1)
     faults = (
-        _name_fault(user_id),
-        _name_fault(event_type),
+        name_fault(user_id),
+        name_fault(event_type),
         _quantity_fault(quantity),
-        _metadata_fault(event.get("metadata")),
+        metadata_fault(event.get("metadata")),
     )
     unknown = () if _KNOWN.issuperset(event) else sorted(event.keys() - _KNOWN)
     if unknown or any(faults):
@@ -121,7 +126,8 @@ def _checked_row(event: Any, where: str, fields: Fields) -> Row | None:
     return Row(user_id, event_type, exact.plain(quantity))  # type: ignore[arg-type]
 
 
-def _name_fault(value: Any) -> str | None:
+def name_fault(value: Any) -> str | None:
+    """Say what is wrong with a text that must be there, if anything."""
     if not isinstance(value, str) or not value:
         return "must be a non-empty string"
     # JSON can spell half a surrogate pair, which no text column can hold.
@@ -136,7 +142,8 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def _metadata_fault(value: Any) -> str | None:
+def metadata_fault(value: Any) -> str | None:
+    """Say what is wrong with metadata, if anything."""
     # The vendor's SDK sends null where there are none.
     if value is None:
         return None

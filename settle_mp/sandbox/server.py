@@ -78,6 +78,7 @@ class SandboxServer(uvicorn.Server):
         self._store = Store(db_path)
         self._on_started = on_started
         self._sandbox = Sandbox(self._store, options)
+        self._sandbox.seed(options.seeds)
         super().__init__(
             uvicorn.Config(
                 make_app(self._sandbox),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Says that a file is ours ("SMPS"), and how it is laid out.
 APPLICATION_ID: Final = 0x534D5053
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 
 _TABLES: Final = """
 CREATE TABLE answers (key TEXT PRIMARY KEY, fingerprint BLOB NOT NULL, status INTEGER NOT NULL,
@@ -32,6 +32,11 @@ CREATE TABLE rows (id INTEGER PRIMARY KEY, request_id INTEGER NOT NULL REFERENCE
 CREATE INDEX rows_of_user ON rows (user_id);
 CREATE TABLE types (event_type TEXT PRIMARY KEY, quantity TEXT NOT NULL, rows INTEGER NOT NULL,
     requests INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE wallets (user_id TEXT PRIMARY KEY, balance INTEGER NOT NULL CHECK (balance >= 0)) WITHOUT ROWID;
+CREATE TABLE transfers (id INTEGER PRIMARY KEY, user_id TEXT NOT NULL, kind TEXT NOT NULL,
+    amount INTEGER NOT NULL, balance_after INTEGER NOT NULL, description TEXT, metadata TEXT, key TEXT,
+    created_at TEXT NOT NULL);
+CREATE INDEX transfers_of_user ON transfers (user_id, id);
 """
 
 

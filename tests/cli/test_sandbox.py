@@ -58,12 +58,18 @@ def test_killed_it_goes_on_where_it_was() -> None:
 @pytest.mark.slow
 def test_its_options_reach_it() -> None:
     """The limits, the pinned key and the ignoring of keys are those of the command line."""
-    options = {"api_key": "ss_test_pinned", "ignores_idempotency_keys": True, "rows_max": 1}
+    options = {
+        "api_key": "ss_test_pinned",
+        "ignores_idempotency_keys": True,
+        "rows_max": 1,
+        "seeds": {"u=1": 5},
+    }
     with sandbox(in_process=False, **options) as upstream:  # type: ignore[arg-type] # Each has its own type.
         assert [post(upstream, key="k").status_code for _ in range(2)] == [200, 200]
         assert post(upstream, headers={"X-API-Key": "ss_test_other"}).status_code == 401
         assert post(upstream, b'{"events":[{},{}]}').status_code == 413
         assert upstream.quantity() == 2
+        assert upstream.balance("u=1") == 5
 
 
 @pytest.mark.slow
@@ -85,6 +91,9 @@ def test_what_can_not_be_is_one_clear_line(tmp_path: Path) -> None:
     garbage.write_bytes(b"this is no database at all " * 100)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
+        for seed in ("u", "u=", "=5", "u=-1", "u=1.5", "u=9007199254740992"):
+            refused = _run("--port=0", f"--seed={seed}")
+            assert (refused.returncode, "USER=CREDITS" in refused.stderr) == (2, True)
         runs = [
             _run(f"--port={port}"),
             _run("--port=0", "--host=0.0.0.0"),
