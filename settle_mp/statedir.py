@@ -37,6 +37,8 @@ PRIVATE_MODE: Final = 0o600
 LOCK_NAME: Final = "lock"
 HEADER_NAME: Final = "header"
 SEGMENT_SUFFIX: Final = ".seg"
+#: Ends the name of a segment's file until it is whole; readers ignore it.
+UNBORN_SUFFIX: Final = ".new"
 _SEGMENT_NAME: Final = re.compile(r"([0-9a-f]{16})-([0-9a-f]{1,8})-[0-9a-f]+\.seg")
 
 

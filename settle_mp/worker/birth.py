@@ -93,7 +93,7 @@ def _lock(home: Home, mode: int) -> int:
 def _check_mine(mine: _Locks, home: Home) -> None:
     if mine is not _locks[0]:
         # We are a child, forked in the midst of this.
-        _close(mine.held.pop(home.producer))
+        _close(mine.held.pop(home.producer, None))
         raise HomeLostError(str(home.folder))
 
 

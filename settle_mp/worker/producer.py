@@ -137,14 +137,17 @@ class Producer:
 
     def _life(self) -> Life:
         while True:
-            forks_count = self._forks_count
-            life = self._lives.get(forks_count)
+            life = self._lives.get(self._forks_count)
             if life is not None:
                 if life.is_ours:
                     return life
                 self._forget_parent(life)
                 continue
             made = self._begin()
+            if not made.is_ours:
+                made.let_go()  # we are a child, forked in the midst of this
+                continue
+            forks_count = self._forks_count
             winner = self._lives.setdefault(forks_count, made)
             appender = winner.journal.appender
             # One step, with no call in it: a signal handler that forks can't come between test and store.

@@ -72,7 +72,9 @@ class Segment:
         self.name = statedir.segment_name(base, size, secrets.token_hex(4))
         # Made before the map: a child forked in the midst of this goes on here as well, and writes the same.
         mark = encode_record(encode_mark(time.time()), seed, 0)
-        self._map = _anonymous_map(size) if folder is None else _file_map(folder / self.name, size, mode)
+        self._map = (
+            _anonymous_map(size) if folder is None else _file_map(_unborn(folder, self.name), size, mode)
+        )
         self._end: int | None = None
         self._mapped = 0
         self._successor: dict[int, Segment] = {}
@@ -80,6 +82,19 @@ class Segment:
         self.appender: Appender = (self._choose_write(), self._map.tell, seed)
         self.prefault()
         self._map.write(mark)
+        if folder is not None:
+            self._give_name(folder)
+
+    def _give_name(self, folder: Path) -> None:
+        try:
+            _unborn(folder, self.name).rename(folder / self.name)
+        except BaseException as error:
+            # Gone, when a child that was forked in the midst of this was faster.
+            if isinstance(error, FileNotFoundError) and (folder / self.name).exists():
+                return
+            if self._pid == os.getpid():
+                _unborn(folder, self.name).unlink(missing_ok=True)
+            raise
 
     def _choose_write(self) -> Callable[[bytes], object]:
         if not HAS_GIL:
@@ -180,6 +195,14 @@ class Segment:
         if folder is not None and self._pid == os.getpid():
             with suppressed(OSError):
                 (folder / self.name).unlink()
+
+
+def _unborn(folder: Path, name: str) -> Path:
+    """What a segment is called until it has its size and its first record.
+
+    A reader would take a shorter file for one that was cut off.
+    """
+    return folder / (name + statedir.UNBORN_SUFFIX)
 
 
 def _anonymous_map(size: int) -> mmap.mmap:
