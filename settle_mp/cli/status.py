@@ -9,7 +9,6 @@ import click
 
 from settle_mp.cli import exit_codes
 from settle_mp.cli.options import with_settings
-from settle_mp.collector.ledger import LedgerError
 from settle_mp.collector.status import read_status
 
 if TYPE_CHECKING:
@@ -27,11 +26,7 @@ if TYPE_CHECKING:
 )
 def status(settings: Settings, *, is_json: bool) -> int:
     """Show what was tracked and what became of it. Reads the files, so it works with no collector, too."""
-    try:
-        report = read_status(settings)
-    except LedgerError as error:
-        click.echo(f"settle-mp: the ledger can't be read: {error}", err=True)
-        return exit_codes.FAILED
+    report = read_status(settings)
     if is_json:
         click.echo(json.dumps(report.json, indent=2))
     else:
@@ -70,3 +65,5 @@ def _lines(shown: dict[str, Any]) -> None:
         click.echo(f"oldest pending event: {shown['oldest_pending_age_s']:.1f} s")
     if shown["in_doubt_ever"]["events"]:
         click.echo(f"ever in doubt: {shown['in_doubt_ever']['events']} events")
+    if shown["refused_count"]:
+        click.echo(f"refused: {shown['refused_count']} messages that are no frames of a known worker")

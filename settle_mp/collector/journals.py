@@ -100,13 +100,30 @@ def segments(folder: Path) -> list[SegmentFile]:
     records was ever published.
     """
     by_base: dict[int, list[SegmentFile]] = {}
+    for file in all_segments(folder):
+        by_base.setdefault(file.base, []).append(file)
+    return [_fullest(by_base[base]) for base in sorted(by_base)]
+
+
+def all_segments(folder: Path) -> list[SegmentFile]:
+    """The files of all segments, in no order."""
+    files = []
     for name in os.listdir(folder):  # noqa: PTH208  names are wanted
         parsed = statedir.parse_segment_name(name)
         if parsed is not None:
             base, size = parsed
-            file = SegmentFile(base, min(size, SEGMENT_BYTES_MAX), folder / name)
-            by_base.setdefault(base, []).append(file)
-    return [_fullest(by_base[base]) for base in sorted(by_base)]
+            files.append(SegmentFile(base, min(size, SEGMENT_BYTES_MAX), folder / name))
+    return files
+
+
+def is_empty(rest: bytes) -> bool:
+    """Whether nothing but zeros is there: looking for records in megabytes of them takes long."""
+    return rest == bytes(len(rest))
+
+
+def is_fuller(body: bytes, other: bytes) -> bool:
+    """Whether the one of two files of the same position was published, and not the other."""
+    return whole_records_bytes(body) > whole_records_bytes(other)
 
 
 def _fullest(files: list[SegmentFile]) -> SegmentFile:
@@ -132,15 +149,24 @@ def has_record_at(files: list[SegmentFile], position: int) -> bool:
 def _read(path: Path, bytes_max: int) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        size = min(os.fstat(descriptor).st_size, bytes_max)
-        parts: list[bytes] = []
-        at = 0
-        while at < size:
-            part = os.pread(descriptor, size - at, at)
-            if not part:
-                break
-            parts.append(part)
-            at += len(part)
-        return b"".join(parts)
+        return read_descriptor(descriptor, bytes_max)
     finally:
         os.close(descriptor)
+
+
+def read_descriptor(descriptor: int, bytes_max: int) -> bytes:
+    """A file's first bytes, by an open descriptor.
+
+    Raises:
+        OSError: When it can't be read.
+    """
+    size = min(os.fstat(descriptor).st_size, bytes_max)
+    parts: list[bytes] = []
+    at = 0
+    while at < size:
+        part = os.pread(descriptor, size - at, at)
+        if not part:
+            break
+        parts.append(part)
+        at += len(part)
+    return b"".join(parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from settle_mp.collector.journals import is_empty
 from settle_mp.core.record import HEAD_BYTES, encode_record, mark_s, read_records, segment_seed
 from settle_mp.core.salvage import salvage
 from settle_mp.core.window import hour_of
@@ -109,26 +110,30 @@ class _Pass:
         self._keep(reading, payloads, start, is_salvaged=False)
         clean_end = start + used
         if is_final and clean_end < len(self._body):
-            self._salvage(reading, clean_end)
+            if self._is_last and is_empty(self._body[clean_end:]):
+                self._note_cut(reading, clean_end)
+            else:
+                self._salvage(reading, clean_end)
 
     def _salvage(self, reading: Reading, clean_end: int) -> None:
-        """Save what stands behind bytes that are no record; zeros to the end of the last segment are none."""
+        """Save what stands behind bytes that are no record."""
         saved = salvage(self._body[clean_end:], self._seed, clean_end, is_last=self._is_last)
         for span in saved.spans:
             lost = span.end - span.start + span.missing_bytes
             text = f"{lost} bytes at position {self._file.base + span.start} can't be read"
             reading.damages.append(Damage(self._file, text))
-        if (
-            not saved.spans
-            and self._found_bytes < self._file.size
-            and clean_end + HEAD_BYTES > self._found_bytes
-        ):
-            text = f"everything behind position {self._file.base + self._found_bytes} was cut off"
-            reading.damages.append(Damage(self._file, text))
+        if not saved.spans:
+            self._note_cut(reading, clean_end)
         self._keep(reading, list(saved.payloads), clean_end, is_salvaged=True)
         if saved.spans:
             # What was read must not be read again, wherever it stood.
             self.step_over(reading, self._file.base + len(self._body))
+
+    def _note_cut(self, reading: Reading, clean_end: int) -> None:
+        """A file shorter than it was made, whose last record ends with it, has lost what came next."""
+        if self._found_bytes < self._file.size and clean_end + HEAD_BYTES > self._found_bytes:
+            text = f"everything behind position {self._file.base + self._found_bytes} was cut off"
+            reading.damages.append(Damage(self._file, text))
 
     def _time_before(self, offset: int) -> float:
         """The latest time mark before an offset; each segment begins with one."""

@@ -1,7 +1,7 @@
 """The books as they stand, read from the files, whether a collector runs or not.
 
-The ledger is read in one snapshot, then the journals behind the positions that it names. A collector that
-runs meanwhile moves both; when a journal has moved on, both are read again.
+Journals are held open, then the ledger is read in one snapshot, then the journals behind the positions in
+it: each event is counted once, wherever it was at the moment of the snapshot. `inventory` has the rules.
 """
 
 from __future__ import annotations
@@ -9,41 +9,33 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from settle_mp import control, statedir
-from settle_mp.collector import journals
+from settle_mp import control, statedir, transport
+from settle_mp.collector import sidefile
+from settle_mp.collector.admission import House, Refusal, admit
+from settle_mp.collector.inventory import HeldJournal
 from settle_mp.collector.ledger import Ledger, LedgerError
 from settle_mp.core import wire
-from settle_mp.core.books import Amount, Books, Tally, amount_of
-from settle_mp.core.event import InvalidEventError, unpack_event
-from settle_mp.core.fold import number_text, parse_number, total
-from settle_mp.core.record import NO_LEDGER, mark_s, read_records, segment_seed
+from settle_mp.core.books import BUCKETS, Amount, Books, Tally, amount_of
+from settle_mp.core.fold import number_text, parse_number
+from settle_mp.core.record import NO_LEDGER, PRODUCER_ID_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from settle_mp.collector.journals import SegmentFile
     from settle_mp.collector.roster import ProducerRow
     from settle_mp.config import Settings
 
-#: How often everything is read again while a running collector moves it.
+#: How often everything is read again when a journal lost a segment between being listed and being opened.
 READS_MAX: Final = 5
 #: How long the running collector gets to say how it does, in seconds.
 ASK_S: Final = 1.0
 SCHEMA: Final = 1
-
-
-@dataclass(slots=True)
-class JournalView:
-    """One journal as it stands: what is not committed, what was dropped, and its own count of all."""
-
-    journaled: Amount
-    dropped: Amount
-    tally: Tally | None
-    residues: list[str] = field(default_factory=list)
-    is_moved: bool = False
+#: Buckets of the ledger that `status` shows under their own names.
+BUCKETS_OF_JSON: Final = ("confirmed", "pending", "in_doubt", "dead_lettered")
+_EVENTS_ORDER: Final = ("tracked", *BUCKETS_OF_JSON, "dropped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,196 +53,208 @@ class Report:
 
 
 def read_status(settings: Settings) -> Report:
-    """Read ledger and journals, and hold them against each other.
-
-    Raises:
-        LedgerError: The ledger can't be read.
-    """
+    """Read ledger and journals, and hold them against each other. Never raises for what it finds there."""
+    transport.raise_descriptor_limit()
     state_dir = statedir.StateDir(settings.state_dir)
     is_up = control.is_collector_up(settings)
-    snapshot = _Snapshot(state_dir)
-    for _ in range(READS_MAX):
-        if not is_up or not snapshot.is_moved:
+    snapshot = Snapshot(state_dir)
+    for _ in range(READS_MAX - 1):
+        if not snapshot.is_torn:
             break
-        snapshot = _Snapshot(state_dir)
-    return snapshot.report(_live_report(settings) if is_up else None, is_up=is_up)
+        snapshot = Snapshot(state_dir)
+    live = _ask_collector(settings) if is_up else {}
+    return snapshot.report(live, is_up=is_up)
 
 
-def _live_report(settings: Settings) -> dict[str, Any] | None:
+def _ask_collector(settings: Settings) -> dict[str, Any]:
+    """What only the running collector knows; nothing when it is too busy to answer."""
     with contextlib.suppress(ValueError, TypeError):
         answer = control.ask(settings, lambda _: wire.Ping(), wire.Pong, timeout_s=ASK_S)
         if answer is not None:
             report: dict[str, Any] = json.loads(answer.report)
             return report
-    return None
+    return {}
 
 
-class _Snapshot:
-    """One reading of everything."""
+class Snapshot:
+    """One reading of everything.
+
+    Attributes:
+        is_torn: Whether a journal could not be read as a whole; it may be when it is read again.
+    """
 
     def __init__(self, state_dir: statedir.StateDir) -> None:
-        self.is_moved = False
+        """Read it."""
+        self.is_torn = False
         self.read_s = time.time()
-        self.rows: dict[str, Amount] = {}
-        self.totals: dict[str, Amount] = {}
-        self.residues: list[str] = []
-        self.in_doubt_ever = Amount()
-        self.counters: dict[str, int] = {}
-        self.oldest_s: float | None = None
-        self.dropped = Amount()
-        self.tallies: list[Tally] = []
-        self.journaled = Amount()
-        self.live_count = 0
-        self.volatile_count = 0
-        self.waiting: list[str] = []
-        self.has_ledger = (state_dir.ledger / "ledger.db").exists()
-        known = self._read_ledger(state_dir.ledger) if self.has_ledger else {}
-        self._read_journals(state_dir, known)
-
-    def _read_ledger(self, folder: Path) -> dict[bytes, ProducerRow]:
-        ledger = Ledger.open_read_only(folder)
+        self._ledger_faults: list[str] = []
+        self._rows = self._totals = {name: Amount() for name in ("committed", *BUCKETS)}
+        self._residues: list[str] = []
+        self._in_doubt_ever = Amount()
+        self._counters: dict[str, int] = {}
+        self._oldest_s: list[float] = []
+        self._dropped = self._journaled = Amount()
+        self._tallies: list[Tally] = []
+        self._notes: list[str] = []
+        self._live_count = self._volatile_count = 0
+        held = {folder.name: HeldJournal(folder) for folder in _journals(state_dir)}
         try:
-            self.ledger_id = ledger.id
-            self.rows, self.totals = ledger.books_rows(), ledger.totals()
-            self.residues = ledger.residues()
-            self.in_doubt_ever = ledger.in_doubt_ever()
-            self.counters = ledger.counters()
-            self.oldest_s = ledger.oldest_pending_s()
-            self.dropped = ledger.departed()[2]
-            return ledger.producers()
+            self._known = self._read_ledger(state_dir)
+            for folder in _journals(state_dir):
+                if folder.name not in held:
+                    held[folder.name] = HeldJournal(folder)
+            for journal in held.values():
+                journal.settle()
+            there = [journal for journal in held.values() if not journal.is_lost]
+            for journal in there:
+                self._add(journal)
+        finally:
+            for journal in held.values():
+                journal.close()
+        self._add_others({journal.producer for journal in there})
+
+    # --- The ledger ---
+
+    def _read_ledger(self, state_dir: statedir.StateDir) -> dict[bytes, ProducerRow]:
+        folder = state_dir.ledger
+        self._house = House(ledger=NO_LEDGER, put_aside=sidefile.aside_ids(folder), key_mode="")
+        if not (folder / "ledger.db").exists():
+            self._note_lost(folder)
+            return {}
+        try:
+            ledger = Ledger.open_read_only(folder)
+        except (LedgerError, ValueError) as error:
+            self._ledger_faults.append(f"ledger: it can't be read: {error}")
+            return {}
+        try:
+            return self._read_tables(ledger)
+        except (LedgerError, ValueError) as error:
+            self._ledger_faults.append(f"ledger: it can't be read: {error}")
+            return {}
         finally:
             ledger.close()
 
-    def _read_journals(self, state_dir: statedir.StateDir, known: dict[bytes, ProducerRow]) -> None:
-        seen: set[bytes] = set()
-        for folder in statedir.producer_folders(state_dir.journals):
-            with contextlib.suppress(ValueError, FileNotFoundError):
-                producer = bytes.fromhex(folder.name)
-                view = _read_journal(folder, producer, known.get(producer))
-                seen.add(producer)
-                self._add(view, is_live=statedir.is_locked(folder / statedir.LOCK_NAME))
-        for row in known.values():
-            if row.id not in seen:
-                self.dropped += row.dropped
-                self.volatile_count += row.is_volatile and row.gone_s is None
-                if not row.is_volatile and row.gone_s is None:
-                    # Gone between the two readings: what it still held was committed meanwhile.
-                    self.is_moved = True
+    def _note_lost(self, folder: Path) -> None:
+        mark = sidefile.read_mark(folder)
+        if mark is not None and mark.ledger not in self._house.put_aside:
+            self._ledger_faults.append(f"ledger: the file of ledger {mark.ledger.hex()} is gone")
 
-    def _add(self, view: JournalView, *, is_live: bool) -> None:
-        self.live_count += is_live
-        self.journaled += view.journaled
-        self.dropped += view.dropped
-        self.residues += view.residues
-        self.is_moved = self.is_moved or view.is_moved
-        if view.tally is not None:
-            self.tallies.append(view.tally)
+    def _read_tables(self, ledger: Ledger) -> dict[bytes, ProducerRow]:
+        # What names a missing row first: what it was needed for may fail below.
+        self._residues += ledger.residues()
+        self._house = House(ledger=ledger.id, put_aside=self._house.put_aside, key_mode=ledger.key_mode)
+        self._totals = ledger.totals()
+        self._rows = ledger.books_rows()
+        with contextlib.suppress(KeyError):  # its row is missing, which is a residue
+            self._in_doubt_ever = ledger.in_doubt_ever()
+        self._counters = ledger.counters()
+        oldest_s = ledger.oldest_pending_s()
+        self._oldest_s += [] if oldest_s is None else [oldest_s]
+        self._dropped += ledger.departed()[2]
+        return ledger.producers()
 
-    @property
-    def books(self) -> Books:
-        """The equations' figures."""
-        nothing = {name: Amount() for name in ("committed", *BUCKETS_OF_JSON, "discarded")}
-        return Books(
-            rows=self.rows or nothing,
-            totals=self.totals if self.has_ledger else nothing,
-            tallies=tuple(self.tallies),
-            residues=tuple(self.residues),
-            journaled=self.journaled,
-            dropped=self.dropped,
-        )
+    # --- The journals ---
 
-    def report(self, live: dict[str, Any] | None, *, is_up: bool) -> Report:
+    def _add(self, journal: HeldJournal) -> None:
+        row, header = self._known.get(journal.producer), journal.header
+        self._live_count += journal.is_live
+        self._dropped += Amount(header.drops.dropped_count, parse_number(header.drops.dropped_quantity))
+        position = self._first_uncommitted(journal) if row is None else row.position
+        stretch = journal.behind(position)
+        self._journaled += stretch.amount
+        self._oldest_s += [] if stretch.oldest_s is None else [stretch.oldest_s]
+        self._residues += [f"journal {journal.producer.hex()}: {damage}" for damage in stretch.damages]
+        self.is_torn = self.is_torn or not stretch.is_whole
+        if row is None and not self._ledger_faults:
+            decision = admit(journal.producer, header, self._house, is_volatile=False)
+            self._notes += [decision.reason] if isinstance(decision, Refusal) else []
+        elif row is not None and header.courier.ledger != NO_LEDGER and not journal.is_gone:
+            self._count_twice(journal, row, stretch.amount.events)
+
+    def _first_uncommitted(self, journal: HeldJournal) -> int:
+        """Where a journal begins for a ledger that did not know it."""
+        bond = journal.first_header.bond
+        # Bound to this ledger, it was so after the ledger was read: by then it began at its beginning.
+        return 0 if bond.ledger == self._house.ledger else bond.position
+
+    def _count_twice(self, journal: HeldJournal, row: ProducerRow, journaled_events: int) -> None:
+        """Hold the producer's own count up to what was acked, and from there on its records, against ours."""
+        acked = journal.header.courier
+        behind_events, is_whole = journal.events_behind(acked.position)
+        if is_whole:
+            tally = Tally(
+                name=f"{row.name} ({journal.producer.hex()[:8]})",
+                tracked_events=acked.events_count + behind_events,
+                committed_events=row.events_before + row.events.events,
+                journaled_events=journaled_events,
+            )
+            self._tallies.append(tally)
+
+    def _add_others(self, visible: set[bytes]) -> None:
+        for row in self._known.values():
+            if row.id not in visible:
+                self._dropped += row.dropped
+                self._volatile_count += row.is_volatile and row.gone_s is None
+
+    # --- What it shows ---
+
+    def report(self, live: dict[str, Any], *, is_up: bool) -> Report:
         """Everything in the form that users see."""
-        books = self.books
+        books = Books(
+            rows=self._rows,
+            totals=self._totals,
+            tallies=tuple(self._tallies),
+            residues=(*self._ledger_faults, *self._residues),
+            journaled=self._journaled,
+            dropped=self._dropped,
+        )
         faults = books.faults()
-        buckets = {name: books.rows[name] for name in BUCKETS_OF_JSON}
-        buckets["pending"] += books.journaled
-        # What an operator discarded left the ledger for good, as a dropped event did before it came in.
-        buckets["dropped"] = books.dropped + books.rows["discarded"]
-        amounts = {"tracked": amount_of([books.tracked]), **buckets}
-        order = ("tracked", "confirmed", "pending", "in_doubt", "dead_lettered", "dropped")
-        is_pending = buckets["pending"].events > 0 or buckets["in_doubt"].events > 0
-        oldest_s = self.oldest_s if self.oldest_s is not None else self.read_s
+        notes = list(dict.fromkeys([*self._notes, *(live.get("refusals") or [])]))
+        if live.get("trouble"):
+            notes.insert(0, live["trouble"])
         status = {
             "balanced": not faults,
-            "events": {name: amounts[name].events for name in order},
-            "quantity": {name: number_text(amounts[name].quantity) for name in order},
+            **self._amounts(books),
             "in_doubt_ever": {
-                "events": self.in_doubt_ever.events,
-                "quantity": number_text(self.in_doubt_ever.quantity),
+                "events": self._in_doubt_ever.events,
+                "quantity": number_text(self._in_doubt_ever.quantity),
             },
-            "oldest_pending_age_s": round(max(0.0, self.read_s - oldest_s), 3) if is_pending else 0.0,
-            "producers_count": self.live_count + self.volatile_count,
-            "durable": self.volatile_count == 0,
+            "oldest_pending_age_s": self._oldest_age_s(),
+            "producers_count": self._live_count + self._volatile_count,
+            "durable": self._volatile_count == 0,
             "schema": SCHEMA,
             "collector": {"state": "up" if is_up else "down"},
             "upstream": {
-                "state": (live or {}).get("state", "unknown"),
-                "last_error": (live or {}).get("last_error"),
-                "requests_count": self.counters.get("requests_count", 0),
-                "retries_count": self.counters.get("retries_count", 0),
+                "state": live.get("state", "unknown"),
+                "last_error": live.get("last_error"),
+                "requests_count": self._counters.get("requests_count", 0),
+                "retries_count": self._counters.get("retries_count", 0),
             },
+            "refused_count": self._counters.get("refused_count", 0),
+            "waiting": notes,
             "faults": faults,
         }
-        return Report(status, faults, list((live or {}).get("refusals", [])))
+        return Report(status, faults, notes)
+
+    def _amounts(self, books: Books) -> dict[str, dict[str, Any]]:
+        amounts = {name: self._rows[name] for name in BUCKETS_OF_JSON}
+        amounts["pending"] += self._journaled
+        # What an operator discarded left the ledger for good, as a dropped event did before it came in.
+        amounts["dropped"] = self._dropped + self._rows["discarded"]
+        amounts["tracked"] = amount_of([books.tracked])
+        return {
+            "events": {name: amounts[name].events for name in _EVENTS_ORDER},
+            "quantity": {name: number_text(amounts[name].quantity) for name in _EVENTS_ORDER},
+        }
+
+    def _oldest_age_s(self) -> float:
+        return round(max(0.0, self.read_s - min(self._oldest_s, default=self.read_s)), 3)
 
 
-#: Buckets of the ledger that `status` shows under their own names.
-BUCKETS_OF_JSON: Final = ("confirmed", "pending", "in_doubt", "dead_lettered")
-
-
-def _read_journal(folder: Path, producer: bytes, row: ProducerRow | None) -> JournalView:
-    header = journals.read_header(folder)
-    files = journals.segments(folder)
-    dropped = Amount(header.drops.dropped_count, parse_number(header.drops.dropped_quantity))
-    position = row.position if row is not None else header.bond.position
-    view = JournalView(Amount(), dropped, None)
-    if header.bond.position > position:
-        view.is_moved = True
-    view.journaled, _ = _amount_behind(producer, files, position, view)
-    if row is None or header.courier.ledger == NO_LEDGER:
-        return view
-    # The courier's own count up to what was acked, and from there on the journal's records.
-    behind, is_whole = _amount_behind(producer, files, header.courier.position, view)
-    if is_whole:
-        view.tally = Tally(
-            name=f"{row.name} ({producer.hex()[:8]})",
-            tracked_events=header.courier.events_count + behind.events,
-            committed_events=row.events_before + row.events.events,
-            journaled_events=view.journaled.events,
-        )
-    return view
-
-
-def _amount_behind(
-    producer: bytes, files: list[SegmentFile], position: int, view: JournalView
-) -> tuple[Amount, bool]:
-    """What stands behind a position, and whether the journal still reaches back to it."""
-    amount = Amount()
-    is_whole = bool(files) and files[0].base <= position
-    for index, file in enumerate(files):
-        end = files[index + 1].base if index + 1 < len(files) else None
-        if end is not None and end <= position:
-            continue
-        start = max(position, file.base)
-        body = file.read()[start - file.base : None if end is None else end - file.base]
-        payloads, used = read_records(body, segment_seed(producer, file.base), start - file.base)
-        amount += _amount_of(payloads)
-        has_more = used < len(body) if end is not None else bool(body[used:].strip(b"\0"))
-        if has_more:
-            view.residues.append(
-                f"journal {producer.hex()}: no record can be read at position {start + used}"
-            )
-    return amount, is_whole
-
-
-def _amount_of(payloads: list[bytes]) -> Amount:
-    events = [payload for payload in payloads if mark_s(payload) is None]
-    quantities = []
-    for payload in events:
-        with contextlib.suppress(InvalidEventError):  # it will be dead-lettered with a quantity of 0
-            quantities.append(unpack_event(payload).quantity)
-    return Amount(len(events), total(quantities))
-
-
-__all__ = ["LedgerError", "Report", "read_status"]
+def _journals(state_dir: statedir.StateDir) -> list[Path]:
+    found = []
+    for folder in statedir.producer_folders(state_dir.journals):
+        with contextlib.suppress(ValueError):
+            if len(bytes.fromhex(folder.name)) == PRODUCER_ID_BYTES:
+                found.append(folder)
+    return found
