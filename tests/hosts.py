@@ -44,9 +44,12 @@ DEADLINE_S: Final = 60.0
 _MARK: Final = "HOST_UNDER_TEST"
 #: What no program may say.
 _COMPLAINT: Final = re.compile(r"^.*(?:Traceback \(most recent|\w+Warning: ).*$", re.MULTILINE)
-#: What is gunicorn's own: its workers leave their listeners open at exit, and from version 25 on it forks
-#: while a thread of its runs, which Python 3.12 warns of.
-_NOT_OURS: Final = re.compile(r"unclosed <socket\.socket|use of fork\(\)|Enable tracemalloc to get")
+#: What is gunicorn's own: its workers leave their listeners and siblings' heartbeat files open at exit,
+#: and from version 25 on it forks while a thread of its runs, which Python 3.12 warns of.
+_NOT_OURS: Final = re.compile(
+    r"unclosed <socket\.socket|unclosed file <_io\.FileIO name=\d+ mode='rb\+'|use of fork\(\)"
+    r"|Enable tracemalloc to get"
+)
 
 
 class Program:
