@@ -27,7 +27,13 @@ from settle_mp.worker import birth, native
 from settle_mp.worker.chain import Chain
 from settle_mp.worker.foreign import is_foreign, suppressed
 from settle_mp.worker.header import Header
-from settle_mp.worker.room import JournalFullError, Limits, check_room
+from settle_mp.worker.room import (
+    SEGMENT_BYTES_MAX,
+    SEGMENT_BYTES_MIN,
+    JournalFullError,
+    Limits,
+    allowed_bytes,
+)
 from settle_mp.worker.segment import PARENTS, NoRoomError, Segment
 
 if TYPE_CHECKING:
@@ -36,10 +42,6 @@ if TYPE_CHECKING:
     from settle_mp.core.event import Quantity
     from settle_mp.worker.segment import Appender
 
-#: Bytes of the first segment: processes that track one event and end are common, and each takes one.
-SEGMENT_BYTES_MIN: Final = 64 * 1024
-#: Bytes of the largest segment; each next one doubles up to it.
-SEGMENT_BYTES_MAX: Final = 4 * 1024 * 1024
 #: Bytes that unshipped events may take in memory where the folder can't be written.
 VOLATILE_BYTES_MAX: Final = 4 * 1024 * 1024
 #: How long a host or a disk that had no room is not asked again, in seconds: each dropped event would cost
@@ -94,7 +96,7 @@ class Journal:
         self._counted = (0, 0)
         self._is_closed = False
         self._refusal = ("", 0, 0.0)
-        self._check_host(SEGMENT_BYTES_MIN)
+        self._allowed(SEGMENT_BYTES_MIN)
         self.header = Header(folder, identity, limits.mode)
         self._chain = Chain(self._map_segment(0, SEGMENT_BYTES_MIN))
 
@@ -221,18 +223,16 @@ class Journal:
         if committed == self.committed and time.monotonic() < until_s:
             raise JournalFullError(reason)
         try:
-            self._check_host(size)
-            return self._map_segment(base, size)
+            return self._map_segment(base, self._allowed(size))
         except (OSError, JournalFullError) as error:
-            if is_foreign(error):
+            if isinstance(error, OSError) and is_foreign(error):
                 raise
             reason = str(error)
         self._refusal = (reason, self.committed, time.monotonic() + ASK_AGAIN_S)
         raise JournalFullError(reason)
 
-    def _check_host(self, size: int) -> None:
-        if self._folder is not None:
-            check_room(self._folder.parent, size, self._limits)
+    def _allowed(self, size: int) -> int:
+        return size if self._folder is None else allowed_bytes(self._folder.parent, size, self._limits)
 
     def _map_segment(self, base: int, size: int) -> Segment:
         return Segment(
