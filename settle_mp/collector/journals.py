@@ -14,6 +14,7 @@ from settle_mp import statedir
 from settle_mp.core.record import (
     HEADER_BYTES,
     NO_LEDGER,
+    POSITION_MAX,
     Identity,
     Slot,
     decode_identity,
@@ -110,7 +111,7 @@ def all_segments(folder: Path) -> list[SegmentFile]:
     files = []
     for name in os.listdir(folder):  # noqa: PTH208  names are wanted
         parsed = statedir.parse_segment_name(name)
-        if parsed is not None:
+        if parsed is not None and sum(parsed) <= POSITION_MAX:
             base, size = parsed
             files.append(SegmentFile(base, min(size, SEGMENT_BYTES_MAX), folder / name))
     return files

@@ -95,10 +95,11 @@ class _Pass:
         self._producer = producer
         self._file = file
         self._seed = segment_seed(producer, file.base)
-        self._is_last = end is None
+        # Where the next one begins beyond this one's size, what is between is missing, and so is our end.
+        self._is_last = end is None or end - file.base > file.size
         body = file.read()
         self._found_bytes = len(body)
-        size = file.size if end is None else end - file.base
+        size = file.size if end is None else min(file.size, end - file.base)
         self._body = body[:size].ljust(size, b"\0")
         self._now_s = now_s
 
@@ -111,7 +112,7 @@ class _Pass:
         clean_end = start + used
         if is_final and clean_end < len(self._body):
             if self._is_last and is_empty(self._body[clean_end:]):
-                self._note_cut(reading, clean_end)
+                self._note_cut(reading, clean_end, has_end=clean_end + HEAD_BYTES <= self._found_bytes)
             else:
                 self._salvage(reading, clean_end)
 
@@ -123,16 +124,17 @@ class _Pass:
             text = f"{lost} bytes at position {self._file.base + span.start} can't be read"
             reading.damages.append(Damage(self._file, text))
         if not saved.spans:
-            self._note_cut(reading, clean_end)
+            # A record that was cut off looks torn: both end in zeros, here in those that stand for the rest.
+            self._note_cut(reading, clean_end, has_end=False)
         self._keep(reading, list(saved.payloads), clean_end, is_salvaged=True)
         if saved.spans:
             # What was read must not be read again, wherever it stood.
             self.step_over(reading, self._file.base + len(self._body))
 
-    def _note_cut(self, reading: Reading, clean_end: int) -> None:
-        """A file shorter than it was made, whose last record ends with it, has lost what came next."""
-        if self._found_bytes < self._file.size and clean_end + HEAD_BYTES > self._found_bytes:
-            text = f"everything behind position {self._file.base + self._found_bytes} was cut off"
+    def _note_cut(self, reading: Reading, clean_end: int, *, has_end: bool) -> None:
+        """A file shorter than it was made has lost what came next, unless zeros end its records."""
+        if self._found_bytes < self._file.size and not has_end:
+            text = f"everything behind position {self._file.base + clean_end} was cut off"
             reading.damages.append(Damage(self._file, text))
 
     def _time_before(self, offset: int) -> float:
