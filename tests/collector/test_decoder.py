@@ -15,7 +15,7 @@ from settle_mp.collector import decoder as decoding
 from settle_mp.collector.decoder import BadRunError, Decoder, Run
 from settle_mp.collector.frames import StoredFrame
 from settle_mp.core.event import pack_event
-from settle_mp.core.fold import Entry, Key
+from settle_mp.core.fold import Entry, Key, total
 from settle_mp.core.record import encode_mark
 from settle_mp.core.rules import MetadataRule
 from settle_mp.core.window import HOUR_S, Window
@@ -71,7 +71,7 @@ def folded(decoder: Decoder, *runs: Run) -> dict[Key, Entry]:
     window = Window(HOUR)
     decoder.add(window, [run.events for run in runs])
     assert window.events_count == sum(len(run.events) for run in runs)
-    assert window.quantity == sum(Decimal(run.intake.quantity) for run in runs)
+    assert window.quantity == total(run.intake.quantity for run in runs)
     return window.entries
 
 
@@ -80,8 +80,8 @@ def naive(frames: Sequence[Sequence[Any]]) -> dict[Key, tuple[int, Decimal]]:
     sums: dict[Key, tuple[int, Decimal]] = collections.defaultdict(lambda: (0, Decimal(0)))
     for user, kind, quantity, metadata in (each for events in frames for each in events if each is not None):
         text = json.dumps(metadata, sort_keys=True, separators=(",", ":")) if metadata else ""
-        count, total = sums[Key(user, kind, text)]
-        sums[Key(user, kind, text)] = (count + 1, total + Decimal(exact(quantity)))
+        count, amount = sums[Key(user, kind, text)]
+        sums[Key(user, kind, text)] = (count + 1, amount + Decimal(exact(quantity)))
     return dict(sums)
 
 
@@ -118,6 +118,18 @@ def test_whole_numbers_stay_whole_and_fractions_are_exact() -> None:
     whole = decoder.decode(frame([most] * 9_000 + [event(0)]))
     assert type(whole.intake.quantity) is int
     assert whole.intake.quantity == 9_000 * 10**12 + 1
+
+
+def test_known_fractions_are_added_exactly_too() -> None:
+    """Promise 5: the short way for known payloads never adds fractions with Python's 28 digits."""
+    decoder = Decoder({})
+    fine = Decimal("1.000000000000000000000000001")
+    payloads = [pack_event("ada", "AI_QUERY", quantity, None) for quantity in (fine, 10**12)]
+    for _ in range(2):  # the second time all payloads are known
+        run = decoder.decode(frame(payloads))
+        assert str(run.intake.quantity) == "1000000000001.000000000000000000000000001"
+        (entry,) = folded(decoder, run).values()
+        assert entry.quantity == run.intake.quantity
 
 
 def test_time_marks_are_no_events() -> None:
