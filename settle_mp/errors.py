@@ -33,6 +33,9 @@ class SettleSettleError(Exception):
         status_code: The HTTP status; 0 when there was no answer.
         code: A name for the kind of error that does not change between versions.
         payload: The decoded body of the answer, or None.
+        is_in_doubt: Whether the request may have been applied all the same. Only a write can be in doubt.
+        idempotency_key: The key that a write was sent with; None for anything else. Asking again under it
+            (`idempotency_key=`) with the same arguments is safe where the upstream honours such keys.
     """
 
     def __init__(self, message: str, status_code: int, code: str, payload: Any = None) -> None:
@@ -42,6 +45,8 @@ class SettleSettleError(Exception):
         self.status_code = status_code
         self.code = code
         self.payload = _without_keys(payload)
+        self.is_in_doubt = False
+        self.idempotency_key: str | None = None
 
     def __repr__(self) -> str:
         # Without the payload: it is the user's data, and a repr ends in logs.
@@ -53,6 +58,15 @@ class SettleSettleError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # Exception's own would call the class with `args`, which fits none of the signatures below.
         return _rebuild, (type(self), self.args), self.__dict__
+
+
+def about_write(error: SettleSettleError, key: str, text: str, *, is_in_doubt: bool) -> SettleSettleError:
+    """Add to an error what the caller of a write must know; returns the same one."""
+    error.message = hide_keys(f"{error.message} {text}" if text else error.message)
+    error.args = (error.message,)
+    error.is_in_doubt = is_in_doubt
+    error.idempotency_key = key
+    return error
 
 
 class ValidationError(SettleSettleError):
@@ -154,7 +168,7 @@ class SettingsError(ValueError):
 
 
 def error_from_answer(
-    status_code: int, payload: Any, headers: Mapping[str, str], *, now_s: float
+    status_code: int, payload: Any, headers: Mapping[str, str], *, now_s: float, reason: str = ""
 ) -> SettleSettleError:
     """Make the error that an answer stands for.
 
@@ -163,10 +177,13 @@ def error_from_answer(
         payload: The decoded body, whatever its type; None when there was none or it was not JSON.
         headers: The answer's headers, in any case.
         now_s: The time at which it came, which a Retry-After with a date is measured from.
+        reason: What to say where the answer has no message of its own.
     """
     body = payload if isinstance(payload, Mapping) else {}
     said = body.get("message")
-    message = said if isinstance(said, str) and said else f"The upstream answered HTTP {status_code}."
+    message = (
+        said if isinstance(said, str) and said else reason or f"The upstream answered HTTP {status_code}."
+    )
     inner = body.get("data")
     data = inner if isinstance(inner, Mapping) else {}
     match status_code:

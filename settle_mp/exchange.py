@@ -34,9 +34,12 @@ KEEPALIVE_S: Final = 3.0
 #: Idle connections kept: as many as a collector has senders.
 _LANES_KEPT_MAX: Final = 4
 
-# What the network, TLS or the other side can do to a request. A name with a label of more than 63 letters
-# fails in Python's codec, before the resolver.
-_ERRORS: Final = (httpx.HTTPError, OSError, UnicodeError)
+#: Headers of every request.
+HEADERS: Final = {"User-Agent": "settle-mp", "Accept": "application/json", "Accept-Encoding": "identity"}
+
+#: What the network, TLS or the other side can do to a request. A name with a label of more than 63 letters
+#: fails in Python's codec, before the resolver.
+ERRORS: Final = (httpx.HTTPError, OSError, UnicodeError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,19 +142,20 @@ class Exchanges:
 
     def __init__(self, *, connect_timeout_s: float, try_timeout_s: float) -> None:
         self._timeout = httpx.Timeout(try_timeout_s, connect=min(connect_timeout_s, try_timeout_s))
-        self._try_timeout_s = try_timeout_s
         self._lock = threading.Lock()
         self._is_closed = False
-        try:
+        with environment_checked():
             self._tls = httpx.create_ssl_context()
             self._lanes = [self._open_lane()]
-        except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
-            # Without the error's own words: they may repeat a proxy's password.
-            problem = f"SSL_CERT_FILE, SSL_CERT_DIR or the proxy cannot be used ({type(error).__name__})"
-            raise ValueError(f"environment: {problem}") from None
 
     def exchange(
-        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes,
+        timeout_s: float | None = None,
     ) -> Received | NoReply:
         """Send one request, once, with exactly this body.
 
@@ -160,22 +164,23 @@ class Exchanges:
             url: The whole address, valid.
             headers: Headers to send besides those of every request.
             body: The bytes to send.
+            timeout_s: Seconds for this one, where it has fewer than others.
         """
         lane = self._take_lane()
-        watch = _Watch(lane, self._try_timeout_s)
+        timeout = self._timeout if timeout_s is None else bounded(timeout_s, self._timeout)
+        watch = _Watch(lane, timeout.read or 0.0)
         try:
             request = lane.client.build_request(
-                method, url, content=body, headers=headers, extensions={"trace": watch}
+                method, url, content=body, headers=headers, timeout=timeout, extensions={"trace": watch}
             )
             with watch, contextlib.closing(lane.client.send(request, stream=True)) as response:
                 content, is_whole = _read_body(response)
-        except _ERRORS as error:
-            return NoReply(failure=_failure(watch, error), detail=one_line(_detail(error)))
+        except ERRORS as error:
+            return no_reply(error, is_begun=watch.is_begun, is_overdue=watch.is_overdue)
         finally:
             self._return_lane(lane)
         if response.is_success and not watch.is_body_sent:
-            detail = f"answered {response.status_code} before the whole request had left"
-            return NoReply(failure=Failure.SENT_THEN_OTHER, detail=detail)
+            return too_early(response.status_code)
         return Received(
             status=response.status_code,
             headers=response.headers,
@@ -191,14 +196,24 @@ class Exchanges:
         for lane in lanes:
             lane.client.close()
 
+    def let_go(self) -> None:
+        """Close a forked child's copies of idle connections; the parent's live on.
+
+        Without a lock and without httpx's own way of closing: threads of the parent, which the child does not
+        have, may have held any lock at the fork. Nothing else of this object may be used in a child.
+        """
+        for lane in self._lanes:
+            if lane.stream is not None:
+                with contextlib.suppress(OSError):
+                    lane.stream.get_extra_info("socket").close()
+
     def _open_lane(self) -> _Lane:
         client = httpx.Client(
             verify=self._tls,
             timeout=self._timeout,
             limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_S),
-            headers={"User-Agent": "settle-mp", "Accept": "application/json", "Accept-Encoding": "identity"},
-            # Whoever sets cookies would otherwise change our requests, and fill memory with them.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            headers=HEADERS,
+            cookies=no_cookies(),
         )
         return _Lane(client)
 
@@ -217,6 +232,28 @@ class Exchanges:
             lane.client.close()
 
 
+def no_cookies() -> CookieJar:
+    """A jar that takes none: whoever sets cookies would change our requests, and fill memory with them."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+
+
+def bounded(timeout_s: float, timeout: httpx.Timeout) -> httpx.Timeout:
+    """Fewer seconds than usual; half of them are for the connection, so that some are left for the answer."""
+    usual_s, connect_s = timeout.read or timeout_s, timeout.connect or timeout_s
+    return httpx.Timeout(min(timeout_s, usual_s), connect=min(timeout_s / 2, connect_s))
+
+
+@contextlib.contextmanager
+def environment_checked() -> Iterator[None]:
+    """Say it with a ValueError when the proxies or certificates that the environment names can't be used."""
+    try:
+        yield
+    except (OSError, ValueError, ImportError, httpx.InvalidURL) as error:
+        # Without the error's own words: they may repeat a proxy's password.
+        problem = f"SSL_CERT_FILE, SSL_CERT_DIR or the proxy cannot be used ({type(error).__name__})"
+        raise ValueError(f"environment: {problem}") from None
+
+
 def _read_body(response: httpx.Response) -> tuple[bytes, bool]:
     """Read what there is of a body, and say whether that is all of it.
 
@@ -230,12 +267,12 @@ def _read_body(response: httpx.Response) -> tuple[bytes, bool]:
             if size > ANSWER_BYTES_MAX:
                 return b"", False
             parts.append(part)
-    except _ERRORS:
+    except ERRORS:
         return b"", False
-    return _decoded(b"".join(parts), response.headers.get("content-encoding", ""))
+    return decoded(b"".join(parts), response.headers.get("content-encoding", ""))
 
 
-def _decoded(body: bytes, encoding: str) -> tuple[bytes, bool]:
+def decoded(body: bytes, encoding: str) -> tuple[bytes, bool]:
     """Undo the compression that some gateways apply unasked, within the same bound."""
     if encoding.strip().lower() not in {"gzip", "x-gzip", "deflate"}:
         return body, True
@@ -246,9 +283,21 @@ def _decoded(body: bytes, encoding: str) -> tuple[bytes, bool]:
         return b"", False
 
 
-def _failure(watch: _Watch, error: Exception) -> Failure:
-    if watch.is_begun:
-        if watch.is_overdue or isinstance(error, httpx.TimeoutException):
+def no_reply(error: Exception, *, is_begun: bool, is_overdue: bool) -> NoReply:
+    """Say what an error of a try means: whether its first byte had left, and whether its time was up."""
+    failure = _failure(error, is_begun=is_begun, is_overdue=is_overdue)
+    return NoReply(failure=failure, detail=one_line(_detail(error)))
+
+
+def too_early(status: int) -> NoReply:
+    """Judge a success that was answered before the whole request had left."""
+    detail = f"answered {status} before the whole request had left"
+    return NoReply(failure=Failure.SENT_THEN_OTHER, detail=detail)
+
+
+def _failure(error: Exception, *, is_begun: bool, is_overdue: bool) -> Failure:
+    if is_begun:
+        if is_overdue or isinstance(error, httpx.TimeoutException):
             return Failure.SENT_THEN_TIMEOUT
         is_lost = isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError))
         return Failure.SENT_THEN_RESET if is_lost else Failure.SENT_THEN_OTHER

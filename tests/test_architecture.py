@@ -120,15 +120,23 @@ def test_the_public_names_are_those_promised() -> None:
     assert sorted(settle_mp.__all__) == sorted(
         [
             "ApiError",
+            "AsyncSettle",
+            "AsyncSettleSettle",
             "AuthenticationError",
             "FlushReport",
             "InsufficientCreditsError",
             "RateLimitError",
             "SettingsError",
             "Settle",
+            "SettleSettle",
             "SettleSettleError",
             "TimeoutError",
+            "UsageSummary",
+            "UsageTotal",
             "ValidationError",
+            "WalletBalance",
+            "WalletHistory",
+            "WalletTransaction",
             "__version__",
         ]
     )

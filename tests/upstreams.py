@@ -24,8 +24,8 @@
     with sandbox(in_process=False) as upstream: ...   # `settle-mp sandbox` as a process (takes a second)
                                                       # for tests that fork; upstream.kill() is SIGKILL
 
-`sandbox(**options)`: api_key, ignores_idempotency_keys, rows_max, body_bytes_max, seeds. The environment for a
-child process is `upstream.environ`. In pytest, the fixture `upstream` is `sandbox()`.
+`sandbox(**options)`: api_key, ignores_idempotency_keys, rows_max, body_bytes_max, seeds. The environment for
+a child process is `upstream.environ`. In pytest, the fixture `upstream` is `sandbox()`.
 
 Whatever waits has a deadline and fails saying what did not come; nothing here sleeps and hopes.
 """

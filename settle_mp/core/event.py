@@ -138,6 +138,24 @@ def unpack_event(payload: bytes) -> Event:
     return Event(user, kind, exact(amount), plain)
 
 
+def checked_user_id(user_id: object) -> str:
+    """Return a user id within its limits, as exactly `str`.
+
+    Raises:
+        TypeError, ValueError: Naming what was given and what is allowed.
+    """
+    return _checked_name("user_id", user_id, USER_ID_CHARS_MAX)
+
+
+def checked_metadata(metadata: object) -> dict[str, Any]:
+    """Return metadata within their limits, in exact built-in types that JSON has.
+
+    Raises:
+        TypeError, ValueError: Naming the key, what was given and what is allowed.
+    """
+    return _checked_metadata(metadata)
+
+
 def is_flat(metadata: object) -> bool:
     """Whether metadata are what nearly all are, and need no look inside any value."""
     if type(metadata) is not dict or RESERVED_NAME in metadata:

@@ -7,17 +7,21 @@ Rule 2: what takes long and can't be awaited (imports, reading certificates) is 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import os
 import random
 import time
-import weakref
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from settle_mp.calling import Calling, Found
 from settle_mp.errors import ApiError, SettleSettleError
 from settle_mp.worker.line import key_of, tell_doubt, where
+from settle_mp.worker.native import start_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from settle_mp.async_upstream import AsyncUpstream
     from settle_mp.config import Settings
     from settle_mp.core.call import Call
@@ -45,7 +49,7 @@ class AsyncLine:
         """Open nothing, import nothing."""
         self._settings = settings
         self._pid = os.getpid()
-        self._upstreams = _no_upstreams()
+        self._upstreams: _Upstreams = {}
 
     async def do(self, call: Call[T], *, timeout: float, on_in_doubt: str) -> T:
         """Make a call, with as many tries as it may have, and wait for its result.
@@ -63,7 +67,7 @@ class AsyncLine:
                     answer,
                     now_s=time.monotonic(),
                     wall_s=time.time(),
-                    jitter=random.random(),  # noqa: S311
+                    jitter=random.random(),  # noqa: S311 - No secret.
                 )
             except SettleSettleError as error:
                 tell_doubt(call, error)
@@ -73,30 +77,33 @@ class AsyncLine:
             await asyncio.sleep(judged.seconds)
 
     async def aclose(self) -> None:
-        """Close the connections of the running loop; a later call opens its own."""
+        """Close the connections of the running loop, those of calls under way too; later calls open anew."""
         if self._pid == os.getpid():
-            held = self._upstreams.pop(asyncio.get_running_loop(), None)
-            if held is not None:
-                await held[1].aclose()
+            upstream = self._upstreams.pop(asyncio.get_running_loop(), None)
+            if upstream is not None:
+                await upstream.aclose()
 
     async def _upstream(self) -> AsyncUpstream:
-        if self._pid != os.getpid():
-            # Kept: what a finalizer would close are connections of the parent.
-            _inherited.append(self._upstreams)
-            self._pid, self._upstreams = os.getpid(), _no_upstreams()
+        self._forget_others()
         loop = asyncio.get_running_loop()
         key = key_of(self._settings)
-        held = self._upstreams.get(loop)
-        if held is not None and held[0] == key:
-            return held[1]
-        made = await asyncio.to_thread(self._make, key)
-        # Other tasks ran meanwhile, and one of them may have been quicker.
-        held = self._upstreams.get(loop)
-        if held is not None and held[0] == key:
-            await made.aclose()
-            return held[1]
-        self._upstreams[loop] = (key, made)
-        return made
+        upstream = self._upstreams.get(loop)
+        if upstream is None:
+            made = await in_thread(functools.partial(self._make, key))
+            # Other tasks ran meanwhile, and one of them may have been quicker.
+            upstream = self._upstreams.setdefault(loop, made)
+            if upstream is not made:
+                await made.aclose()
+        upstream.use_key(key)
+        return upstream
+
+    def _forget_others(self) -> None:
+        if self._pid != os.getpid():
+            # Kept: what their finalizers would close are connections of the parent.
+            _inherited.append(self._upstreams)
+            self._pid, self._upstreams = os.getpid(), {}
+        for loop in [each for each in self._upstreams if each.is_closed()]:
+            del self._upstreams[loop]
 
     def _make(self, key: Secret) -> AsyncUpstream:
         from settle_mp.async_upstream import AsyncUpstream
@@ -107,10 +114,36 @@ class AsyncLine:
             raise ApiError(f"Nothing was sent. {error}", 0) from None
 
 
-_Upstreams = weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, "tuple[Secret, AsyncUpstream]"]
+async def in_thread(work: Callable[[], T]) -> T:
+    """Wait for a function in a real thread of its own: the loop's executor may be full of the application's.
+
+    A cancelled caller leaves the thread to end by itself.
+    """
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[T] = loop.create_future()
+
+    def tell(result: T | None, error: BaseException | None) -> None:
+        if ended.done():
+            return
+        if error is not None:
+            ended.set_exception(error)
+        else:
+            ended.set_result(result)  # type: ignore[arg-type]  # Without an error it is a T.
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as caught:  # noqa: BLE001 - It is raised where it is awaited.
+            error = caught
+        # A loop that was closed meanwhile has nobody who waits.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(tell, result, error)
+
+    start_thread(run)
+    return await ended
+
+
+_Upstreams = dict[asyncio.AbstractEventLoop, "AsyncUpstream"]
 
 _inherited: Final[list[_Upstreams]] = []
-
-
-def _no_upstreams() -> _Upstreams:
-    return weakref.WeakKeyDictionary()

@@ -20,6 +20,7 @@ from settle_mp.core.event import (
 )
 from settle_mp.core.record import HEAD
 from settle_mp.worker.foreign import is_foreign
+from settle_mp.worker.mode import mode_of
 from settle_mp.worker.producer import Producer, producer_for
 from settle_mp.worker.report import FlushReport
 from settle_mp.worker.segment import NoRoomError
@@ -30,11 +31,17 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from settle_mp.config import Settings
+    from settle_mp.core.usage import UsageSummary
+    from settle_mp.worker.line import Line
+    from settle_mp.worker.wallet import Wallet
 
 log = logging.getLogger("settle_mp")
 
 #: Event types that the hot path knows by heart; others take the slow path, which checks their names.
 KNOWN_TYPES_MAX: Final = 1024
+
+#: Seconds that a call whose answer is waited for may take, all its tries together.
+CALL_TIMEOUT_S: Final = 10.0
 
 
 class Events:
@@ -48,6 +55,8 @@ class Events:
 
     def __init__(self, settings: Settings) -> None:
         """Use `Settle().events`."""
+        self._settings = settings
+        self._line: Line | None = None
         self._is_disabled = settings.disabled
         self._producer = producer_for(settings)
         self.track = (
@@ -70,7 +79,7 @@ class Events:
         Raises:
             TypeError, ValueError: If timeout is not a number of seconds, or negative.
         """
-        timeout_s = _checked_timeout(timeout)
+        timeout_s = checked_timeout(timeout)
         if self._is_disabled:
             return FlushReport(confirmed_count=0, unconfirmed_count=0)
         return self._producer.flush(timeout_s)
@@ -79,6 +88,29 @@ class Events:
     def pending_count(self) -> int:
         """Events of this process that the collector has not committed yet. 0 does not mean billed."""
         return 0 if self._is_disabled else self._producer.pending_count
+
+    def get_summary(self, user_id: str, *, timeout: float = CALL_TIMEOUT_S) -> UsageSummary:
+        """Ask the upstream what it has counted of a user: a request, which needs the API key.
+
+        Events that the collector has not shipped yet are not in it; `flush()` first where that matters. Where
+        events are disabled it is empty.
+
+        Args:
+            user_id: Whose usage, 1 to 256 characters.
+            timeout: One deadline for all tries, in seconds.
+
+        Raises:
+            SettleSettleError: When the upstream refuses or can't be reached.
+            TypeError, ValueError: For bad arguments.
+        """
+        from settle_mp.core.usage_calls import summary_call
+        from settle_mp.worker.line import line_for
+
+        call = summary_call(user_id)
+        if self._is_disabled:
+            return call.read({"summary": []})
+        self._line = line_for(self._settings)
+        return self._line.do(call, timeout=timeout, on_in_doubt="raise")
 
 
 class Settle:
@@ -94,13 +126,34 @@ class Settle:
 
     def __init__(self, **settings: Any) -> None:
         self._settings = config.load(**settings)
+        self._mode = mode_of(self._settings)
+        self._wallet: Wallet | None = None
         self.events = Events(self._settings)
 
+    @property
+    def wallet(self) -> Wallet:
+        """Credits of users: calls that wait for the API's answer, straight from this process."""
+        if self._wallet is None:
+            from settle_mp.worker.wallet import Wallet
+
+            self._wallet = Wallet(self._settings)
+        return self._wallet
+
+    @property
+    def is_sandbox(self) -> bool:
+        """Whether the API key was a test key (`ss_test_...`) when this client was made."""
+        return self._mode == "test"
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the API key was a live key (`ss_live_...`) when this client was made."""
+        return self._mode == "live"
+
     def close(self, timeout: float = 1.0) -> None:
-        """Hand everything to the collector and end this process's connection to it.
+        """Hand everything to the collector and end this process's connections.
 
         Nothing is lost without it: what is journaled is shipped all the same. May be called again;
-        `track()` still journals afterwards.
+        `track()` still journals afterwards, and the wallet opens a connection anew.
 
         Args:
             timeout: How long to wait for the collector to take it, in seconds.
@@ -108,9 +161,17 @@ class Settle:
         Raises:
             TypeError, ValueError: If timeout is not a number of seconds, or negative.
         """
-        timeout_s = _checked_timeout(timeout)
+        timeout_s = checked_timeout(timeout)
         if not self._settings.disabled:
             self.events._producer.close(timeout_s)  # noqa: SLF001  events is a part of this client
+        if self.events._line is not None:  # noqa: SLF001  the same
+            self.events._line.close()  # noqa: SLF001  the same
+        if self._wallet is not None:
+            self._wallet.close()
+
+    def destroy(self, timeout: float = 1.0) -> None:
+        """Do what `close` does, under the vendor's name for it."""
+        self.close(timeout)
 
     def __enter__(self) -> Settle:
         return self
@@ -209,7 +270,12 @@ def _disabled_track(
     """Do nothing: the setting `disabled` is on."""
 
 
-def _checked_timeout(timeout: object) -> float:
+def checked_timeout(timeout: object) -> float:
+    """Return a number of seconds, 0 or more.
+
+    Raises:
+        TypeError, ValueError: For anything else.
+    """
     if isinstance(timeout, bool) or not isinstance(timeout, int | float):
         msg = f"timeout must be a number of seconds, not {type(timeout).__name__}"
         raise TypeError(msg)

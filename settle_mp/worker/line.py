@@ -112,7 +112,7 @@ class Line:
             time.sleep(judged.seconds)
 
     def close(self) -> None:
-        """Close this process's idle connections. A call under way ends as usual; a later one opens its own."""
+        """Close this process's idle connections. Calls under way end as usual, later ones open anew."""
         for key in list(self._upstreams):
             self._drop(key)
 

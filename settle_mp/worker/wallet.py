@@ -58,8 +58,8 @@ def _chosen(key: str | None) -> str:
 class Wallet:
     """Credits of users. Use `Settle().wallet`; any number of threads may.
 
-    All calls raise `SettleSettleError` or one of its kinds when they fail, and `TypeError` or `ValueError` for
-    arguments that can't be, before anything is sent.
+    All calls raise `SettleSettleError` or one of its kinds when they fail, and `TypeError` or `ValueError`
+    for arguments that can't be, before anything is sent.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -91,7 +91,7 @@ class Wallet:
 
         Args:
             user_id: Whose, 1 to 256 characters.
-            request: The amount, or a dict with amount, description and metadata, as the vendor's SDK takes it.
+            request: The next three in a dict, as the vendor's SDK takes them; or the amount alone.
             amount: Credits, a whole number above 0.
             description: What for, at most 1,000 characters.
             metadata: Anything JSON has under str keys, at most 8,192 bytes.
@@ -175,8 +175,8 @@ class Wallet:
     ) -> Iterator[WalletTransaction]:
         """Walk through all of a user's transactions, asking for pages as they are needed.
 
-        Each comes once, also when others are made meanwhile; those made after the first page was asked for are
-        not among them.
+        Each comes once, also when others are made meanwhile; those made after the first page was asked for
+        are not among them.
 
         Args:
             user_id: Whose, 1 to 256 characters.
@@ -191,5 +191,6 @@ class Wallet:
         while not pages.is_over:
             yield from pages.take(self.get_history(user_id, pages.number, page_size, timeout=timeout))
 
-    def __repr__(self) -> str:
-        return "<Wallet>"
+    def close(self) -> None:
+        """Close this process's idle connections; later calls open their own."""
+        self._line.close()
