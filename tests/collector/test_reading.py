@@ -200,6 +200,27 @@ def test_a_live_bad_tail_is_not_yet(journal: JournalFiles) -> None:
     assert (users(later), later.position) == ([29], journal.end)
 
 
+def test_good_records_behind_a_live_bad_one_wait_for_it(journal: JournalFiles) -> None:
+    """Rule J3: what another thread is still writing is not stepped over, whatever stands behind it."""
+    last, starts = paths(journal)[-1], boundaries(journal)
+    whole = last.read_bytes()
+    flip(last, starts[25] - int(last.name[:16], 16) + HEAD_BYTES + 2)
+    found = read(journal, is_dead=False)
+    assert (users(found), found.damages, found.position) == (list(range(22)), [], starts[25])
+    last.write_bytes(whole)
+    assert users(read(journal, found.position, is_dead=False)) == list(range(22, 30))
+
+
+def test_a_live_bad_record_in_a_segment_that_was_left_is_damage(journal: JournalFiles) -> None:
+    """Rule J3: nobody writes there any more, so "not yet" would be for ever; the rest is saved."""
+    first, starts = paths(journal)[0], boundaries(journal)
+    flip(first, starts[4] + HEAD_BYTES + 2)
+    found = read(journal, is_dead=False)
+    assert users(found) == [each for each in range(30) if each != 3]
+    assert [damage.file.path for damage in found.damages] == [first]
+    assert found.position == journal.end
+
+
 def test_a_torn_last_record_of_the_dead_is_harmless(journal: JournalFiles) -> None:
     """Rule J3: a bad last record followed by zeros was never tracked: no damage, all others are read."""
     last = paths(journal)[-1]
@@ -368,7 +389,8 @@ def test_a_position_that_no_journal_reaches_takes_no_memory(journal: JournalFile
     journal.put(far, events(30, 33))
     found = read(journal)
     assert users(found) == list(range(33))
-    assert found.damages
+    gap = far - boundaries(journal)[-1]
+    assert [each.text for each in found.damages] == [f"{gap} bytes before position {far} are gone"]
     assert found.position > far
     assert_read_up(journal, found)
 
