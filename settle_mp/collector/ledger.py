@@ -109,7 +109,12 @@ class Ledger:
     @classmethod
     def open_read_only(cls, folder: Path) -> Ledger:
         """Open it for `status`: one snapshot, no checks, whether a collector runs or not."""
-        return cls(folder, Database(folder / LEDGER_NAME, is_read_only=True))
+        database = Database(folder / LEDGER_NAME, is_read_only=True)
+        try:
+            return cls(folder, database)
+        except BaseException:
+            database.close()
+            raise
 
     def close(self) -> None:
         """Close the file; what was committed stays. May be called again."""

@@ -214,7 +214,9 @@ def test_a_reader_sees_one_moment_and_changes_nothing(till: Till, tmp_path: Path
     with pytest.raises(LedgerError):
         reader.bump("x")
     reader.close()
-    assert Ledger.open_read_only(tmp_path).totals()["pending"] == Amount(7, 7)
+    reader = Ledger.open_read_only(tmp_path)
+    assert reader.totals()["pending"] == Amount(7, 7)
+    reader.close()
 
 
 def follow(intake: Intake) -> Intake:
