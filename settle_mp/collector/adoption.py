@@ -8,7 +8,6 @@ end and committed, and only then the folder goes.
 from __future__ import annotations
 
 import collections
-import contextlib
 import logging
 import os
 import shutil
@@ -17,11 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from settle_mp import statedir
-from settle_mp.collector import journals
+from settle_mp.collector import journals, leftovers
 from settle_mp.collector.reading import read_journal
 from settle_mp.core.books import Amount
 from settle_mp.core.fold import parse_number
-from settle_mp.core.record import PRODUCER_ID_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,8 +34,6 @@ log = logging.getLogger("settle_mp")
 SCAN_S: Final = 1.0
 #: How long the bytes of a live producer may lie there before the collector takes them itself, in seconds.
 SILENT_S: Final = 2.0
-#: How old a folder under construction must be to be taken for abandoned, in seconds.
-ABANDONED_S: Final = 60.0
 #: Journals and bytes of one turn of the loop at most; one journal's last segment may go beyond.
 TURN_JOURNALS_MAX: Final = 256
 TURN_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -94,10 +90,7 @@ class Adoption:
         """
         if not self._todo and not self._is_scanned and now_s >= self._next_scan_s:
             self._next_scan_s = now_s + SCAN_S
-            self._begun_count += 1
-            self._sweep()
-            self._todo.extend(statedir.producer_folders(self._dir.journals))
-            self._is_scanned = not self._todo
+            self._begin_scan()
         for _ in range(TURN_JOURNALS_MAX):
             if not self._todo or self._reception.gathered_bytes >= TURN_BYTES_MAX:
                 return
@@ -111,12 +104,20 @@ class Adoption:
                 self._reception.tell("journal_not_read", f"{folder}: {error.strerror or error}")
             self._is_scanned = not self._todo
 
-    def _look(self, folder: Path, now_s: float) -> None:
+    def _begin_scan(self) -> None:
+        self._begun_count += 1
         try:
-            producer = bytes.fromhex(folder.name)
-        except ValueError:
+            self._sweep()
+            self._todo.extend(statedir.producer_folders(self._dir.journals))
+        except OSError as error:
+            # What can't be listed is neither gone nor looked through; the next scan tries again.
+            self._reception.tell("journals_not_listed", f"{self._dir.journals}: {error.strerror or error}")
             return
-        if producer in self._estates or len(producer) != PRODUCER_ID_BYTES:
+        self._is_scanned = not self._todo
+
+    def _look(self, folder: Path, now_s: float) -> None:
+        producer = leftovers.producer_of(folder.name)
+        if producer is None or producer in self._estates:
             return
         lock = statedir.try_lock(folder / statedir.LOCK_NAME)
         if lock is None:
@@ -237,11 +238,15 @@ class Adoption:
 
     def _put_aside(self, producer: bytes, path: Path, text: str) -> None:
         """Keep a damaged segment for a person to look at, and name what it took."""
-        statedir.make_folder(self._dir.quarantine)
         kept = self._dir.quarantine / f"{producer.hex()}-{path.name}"
-        with contextlib.suppress(OSError):
+        try:
+            statedir.make_folder(self._dir.quarantine)
             shutil.copyfile(path, kept)
-        residue = f"journal {producer.hex()}: {text}; the segment is kept as {kept}"
+            fate = f"kept as {kept}"
+        except OSError as error:
+            # Of no weight against the word on what is lost, which must come before the rest is committed.
+            fate = f"not kept: {error.strerror or error}"
+        residue = f"journal {producer.hex()}: {text}; the segment is {fate}"
         self._state.ledger.add_residue(f"journal {producer.hex()} {text}", residue, time.time())
         log.error(
             "journal_damaged",
@@ -256,20 +261,7 @@ class Adoption:
 
     def _sweep(self) -> None:
         """Remove what builders and removers left behind, and note whose folder is gone."""
-        known: set[bytes] = set()
-        try:
-            names = os.listdir(self._dir.journals)  # noqa: PTH208  names are wanted
-        except FileNotFoundError:
-            names = []  # workers and the next start make it again
-        for name in names:
-            if name.startswith(statedir.LEAVING_PREFIX):
-                shutil.rmtree(self._dir.journals / name, ignore_errors=True)
-            elif name.startswith(statedir.BUILDING_PREFIX):
-                with contextlib.suppress(OSError):
-                    _remove_abandoned(self._dir.journals / name)
-            else:
-                with contextlib.suppress(ValueError):
-                    known.add(bytes.fromhex(name))
+        known = leftovers.sweep(self._dir.journals)
         for producer in self._lying.keys() - known:
             del self._lying[producer]
         self._reception.forget_refusals(known)
@@ -292,18 +284,3 @@ def _header_of(folder: Path) -> journals.Header:
         if not folder.is_dir():
             raise
         return journals.parse_header(b"")
-
-
-def _remove_abandoned(folder: Path) -> None:
-    if time.time() - folder.stat().st_mtime < ABANDONED_S:
-        return
-    try:
-        lock = statedir.try_lock(folder / statedir.LOCK_NAME)
-    except FileNotFoundError:
-        lock = None
-    else:
-        if lock is None:
-            return
-    statedir.remove_folder(folder)
-    if lock is not None:
-        os.close(lock)
