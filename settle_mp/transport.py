@@ -219,6 +219,14 @@ def refuse_taken(address: str) -> None:
         raise InUseError(msg)
 
 
+def remove_unused(address: str) -> None:
+    """Remove the socket of an ipc address once nobody listens there: libzmq leaves it behind."""
+    with contextlib.suppress(AddressError, OSError):
+        refuse_taken(address)
+        if address.startswith("ipc://"):
+            Path(address.removeprefix("ipc://")).unlink()
+
+
 def is_listening(path: Path) -> bool:
     """Whether a process accepts connections on a unix socket."""
     with plain_socket.socket(plain_socket.AF_UNIX, plain_socket.SOCK_STREAM) as probe:

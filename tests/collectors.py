@@ -36,7 +36,7 @@ from settle_mp import config
 from settle_mp.collector.parts import Parts
 from settle_mp.collector.startup import open_collector
 from settle_mp.core.event import pack_event
-from settle_mp.core.record import Identity, encode_mark
+from settle_mp.core.record import Identity, Slot, encode_mark, encode_slot
 from settle_mp.worker.journal import CLOSED, Journal
 from settle_mp.worker.room import Limits
 from tests.hosts import CLI, DEADLINE_S
@@ -229,6 +229,15 @@ def folder_of(state_dir: Path, journal: Journal) -> Path:
 def segment_of(state_dir: Path, journal: Journal) -> Path:
     """The file of a journal's first segment."""
     return min(folder_of(state_dir, journal).glob("*.seg"))
+
+
+def bind(state_dir: Path, journal: Journal, ledger: bytes, position: int, events_count: int = 0) -> None:
+    """Write into a journal's header that a ledger has committed it up to a position."""
+    slot = Slot(sequence=100, ledger=ledger, position=position, events_count=events_count)
+    at, data = encode_slot("collector", slot)
+    with (folder_of(state_dir, journal) / "header").open("r+b") as file:
+        file.seek(at)
+        file.write(data)
 
 
 # --- Parts ---

@@ -1,8 +1,8 @@
 """A worker process that does as it is told: `python -m tests.tracker [--silent]`.
 
-Each line on its standard input is a command in JSON: `["track", 3, "ada"]` calls `Tracker.track(3, "ada")`, and
-the line that it answers with is the result. With --silent its courier thread never runs, as under a server
-that allows no threads.
+Each line on its standard input is a command in JSON: `["track", 3, "ada"]` calls `Tracker.track(3, "ada")`,
+and the line that it answers with is the result. With --silent its courier thread never runs, as where a
+server allows no threads.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from typing import TYPE_CHECKING, Final
@@ -12,6 +13,7 @@ from settle_mp.collector.decoder import Decoder
 from settle_mp.collector.delivery import Delivery
 from settle_mp.collector.flushing import Answers, Flushing
 from settle_mp.collector.host_flushing import HostFlushing
+from settle_mp.collector.ledger import LedgerError
 from settle_mp.collector.reception import Reception
 from settle_mp.collector.shipping import Shipping
 from settle_mp.collector.startup import bind_key, make_upstream
@@ -213,5 +215,8 @@ class Parts:
         )
 
     def close(self) -> None:
-        """Let go of senders; what they have not finished is in doubt at the next start."""
+        """Let go of senders; what they have not finished is in doubt."""
         self.delivery.close(SENDERS_S)
+        with contextlib.suppress(LedgerError):  # nothing durable depends on it: the next start does the same
+            self.shipping.turn(is_urgent=False, is_ending=True)
+            self.state.ledger.outbox.recover(time.time())

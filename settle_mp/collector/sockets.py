@@ -112,6 +112,9 @@ class Sockets:
         """Unbind and close everything, and remove the socket files."""
         self.stop_waiting_for(self._wake_fd)
         self._context.destroy(linger=0)
+        if self._is_listening:
+            for address in (self._endpoints.frames, self._endpoints.control):
+                transport.remove_unused(address)
         os.close(self._signal_in)
         os.close(self.signal_fd)
 

@@ -159,7 +159,7 @@ def bind_key(ledger: Ledger, settings: Settings) -> None:
         LedgerError: The ledger can't be written.
     """
     key = settings.read_api_key()
-    if key is None:
+    if key is None or not key.mode:
         return
     try:
         ledger.set_key_mode(key.mode)

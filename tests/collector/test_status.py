@@ -15,7 +15,7 @@ from settle_mp import config
 from settle_mp.collector.status import read_status
 from settle_mp.core.record import HEAD_BYTES, Slot, encode_slot, whole_records_bytes
 from tests.collector.ledgers import fill, rows_of, take_away
-from tests.collectors import bench, folder_of, make_journal, segment_of, track, worker
+from tests.collectors import bench, bind, folder_of, make_journal, segment_of, track, worker
 from tests.hosts import host
 from tests.upstreams import upstream, wait_until
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from settle_mp.collector.status import Report
-    from settle_mp.worker.journal import Journal
     from tests.hosts import Host
     from tests.upstreams import Upstream
 
@@ -122,14 +121,6 @@ def test_who_waits_for_a_person_is_named(state_dir: Path) -> None:
     assert report.json["waiting"] == report.notes
     assert report.json["events"]["pending"] == 1
     journal.close()
-
-
-def bind(state_dir: Path, journal: Journal, ledger: bytes, position: int) -> None:
-    """Write into a journal's header that a ledger has committed it up to a position."""
-    at, data = encode_slot("collector", Slot(sequence=1, ledger=ledger, position=position))
-    with (folder_of(state_dir, journal) / "header").open("r+b") as file:
-        file.seek(at)
-        file.write(data)
 
 
 # --- Every look balances ---
