@@ -15,7 +15,7 @@ import msgpack
 from settle_mp.collector import schema
 from settle_mp.collector.accounts import amount_in
 from settle_mp.collector.ledger_error import LedgerError
-from settle_mp.core.books import Amount
+from settle_mp.core.books import Amount, amount_of
 from settle_mp.core.fold import Entry, Key, number_text, parse_number, total
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ SUMS_PER_ROW: Final = 512
 #: Rows that are read at once when all is loaded.
 _ROWS_PER_READ: Final = 64
 _INT64_MAX: Final = 2**63 - 1
+#: Where a row of sums has its events and its quantity.
+_EVENTS_AT: Final = schema.SUMS.columns.index("events")
+_QUANTITY_AT: Final = schema.SUMS.columns.index("quantity")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,13 +149,13 @@ class Frames:
     def _compact_hour(self, hour: int, window: Window | None) -> None:
         where = f"hour = {hour:d}"
         held = amount_in(self._database, schema.FRAMES, where) + amount_in(self._database, schema.SUMS, where)
-        known = Amount(window.events_count, window.quantity) if window else Amount()
+        rows = list(_sum_rows(window)) if window else []
+        known = amount_of(Amount(row[_EVENTS_AT], parse_number(row[_QUANTITY_AT])) for row in rows)
         refuse_difference(f"the window of hour {hour}", known, held)
         # First away, then anew: the pages are used again, also when the disk is full.
         self._database.delete(schema.FRAMES, where)
         self._database.delete(schema.SUMS, where)
-        if window is not None:
-            self._database.insert(schema.SUMS, _sum_rows(window))
+        self._database.insert(schema.SUMS, rows)
 
     def _read_all(self, table: schema.Table) -> Iterator[tuple[Any, ...]]:
         # A cursor left open over a commit would read what is not there any more.
@@ -207,26 +210,29 @@ def _read_frame(row: tuple[Any, ...]) -> StoredFrame:
 def _sum_rows(window: Window) -> Iterator[tuple[Any, ...]]:
     items = iter(window.entries.items())
     while chunk := list(islice(items, SUMS_PER_ROW)):
-        entries = [
-            (*key, entry.count, _packed(entry.quantity), _packed_sums(entry.sums)) for key, entry in chunk
-        ]
-        yield (
-            window.hour,
-            window.first_s,
-            window.last_s,
-            sum(entry.count for _, entry in chunk),
-            number_text(total(entry.quantity for _, entry in chunk)),
-            msgpack.packb(entries),
-        )
+        entries: list[tuple[Key, int, int | str, list[tuple[str, int | str]] | None]] = []
+        whole, others, events_count = 0, [], 0
+        for key, entry in chunk:
+            quantity = entry.quantity
+            if type(quantity) is int and quantity <= _INT64_MAX:
+                whole += quantity
+                packed: int | str = quantity
+            else:
+                others.append(quantity)
+                packed = number_text(quantity)
+            events_count += entry.count
+            entries.append((key, entry.count, packed, _packed_sums(entry.sums) if entry.sums else None))
+        quantity_text = number_text(total([whole, *others]))
+        yield window.hour, window.first_s, window.last_s, events_count, quantity_text, msgpack.packb(entries)
 
 
 def _read_sums(row: tuple[Any, ...]) -> Iterable[StoredSum]:
     _, hour, first_s, last_s, _, _, entries = row
-    for user_id, event_type, metadata, count, quantity, sums in msgpack.unpackb(entries):
+    for key, count, quantity, sums in msgpack.unpackb(entries):
         yield StoredSum(
             hour=hour,
-            key=Key(user_id, event_type, metadata),
-            entry=Entry(count, _unpacked(quantity), {name: _unpacked(value) for name, value in sums}),
+            key=Key(*key),
+            entry=Entry(count, _unpacked(quantity), {name: _unpacked(value) for name, value in sums or ()}),
             first_s=first_s,
             last_s=last_s,
         )

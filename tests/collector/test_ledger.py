@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -217,6 +218,22 @@ def test_a_reader_sees_one_moment_and_changes_nothing(till: Till, tmp_path: Path
     reader = Ledger.open_read_only(tmp_path)
     assert reader.totals()["pending"] == Amount(7, 7)
     reader.close()
+
+
+def test_a_reader_needs_no_collector(till: Till, tmp_path: Path) -> None:
+    """What a killed collector had committed can be read from its files, which stay as they are."""
+    till.take(1, 3)
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    for name in ("ledger.db", "ledger.db-wal"):
+        shutil.copy(tmp_path / name, killed)
+    before = {path.name: path.read_bytes() for path in killed.iterdir()}
+    reader = Ledger.open_read_only(killed)
+    assert (faults(reader), reader.totals()["pending"]) == ([], Amount(3, 3))
+    reader.close()
+    assert {name: (killed / name).read_bytes() for name in before} == before
+    with pytest.raises(LedgerError, match="unable to open"):
+        Ledger.open_read_only(tmp_path / "nowhere")
 
 
 def follow(intake: Intake) -> Intake:
