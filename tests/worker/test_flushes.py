@@ -145,26 +145,22 @@ def test_a_word_too_late_is_harmless() -> None:
 
 def test_words_and_endings_at_once_are_harmless() -> None:
     """Rule 3 of the courier: while one thread leaves, the other speaks, in any order."""
-    waiters: list[Waiter] = []
-    is_over = threading.Event()
     failures: list[BaseException] = []
 
-    def speak() -> None:
-        while not is_over.is_set():
-            for waiter in waiters[-1:]:
-                try:
-                    waiter.notify()
-                except BaseException as error:  # noqa: BLE001  the test's to see
-                    failures.append(error)
+    def speak(waiter: Waiter, is_leaving: threading.Event) -> None:
+        is_leaving.wait(LONG_S)
+        try:
+            waiter.notify()
+        except BaseException as error:  # noqa: BLE001  the test's to see
+            failures.append(error)
 
-    thread = threading.Thread(target=speak)
-    thread.start()
-    for _ in range(300):
+    for _ in range(100):
+        is_leaving = threading.Event()
         with Waiter() as waiter:
-            waiters.append(waiter)
-            waiter.wait(0.001)
-    is_over.set()
-    thread.join()
+            thread = threading.Thread(target=speak, args=(waiter, is_leaving))
+            thread.start()
+            is_leaving.set()
+        thread.join()
     assert failures == []
 
 

@@ -46,7 +46,7 @@ def marks_after(journal: Journal, position: int) -> list[float]:
 def test_within_an_hour_nothing_is_cut(journal: Journal) -> None:
     """One stretch, as of now, and no mark in the journal."""
     hours = HourMarks()
-    begin = journal.tail
+    begin = end = journal.tail
     for now_s in (TEN_S, TEN_S + 0.1, ELEVEN_S - 0.1):
         hours.look(now_s, journal)
         end = track(journal)
@@ -83,7 +83,7 @@ def test_a_new_hour_is_noted_in_the_journal(journal: Journal) -> None:
 
 
 def test_what_came_while_the_courier_slept_is_the_new_hours(journal: Journal) -> None:
-    """A sleeper that is woken long after the hour's begin cuts where it last looked: whatever came woke it."""
+    """One that is woken long after the hour's begin cuts where it last looked: whatever came woke it."""
     hours = HourMarks()
     end = track(journal)
     hours.look(ELEVEN_S - 100, journal)
@@ -117,11 +117,11 @@ def test_a_clock_that_is_set_back_begins_a_stretch_too(journal: Journal) -> None
     """Other hour, other window, in either direction: a frame never has two."""
     hours = HourMarks()
     hours.look(ELEVEN_S + 10, journal)
-    begin = journal.tail
-    end = track(journal)
-    hours.look(ELEVEN_S - 10, journal)
+    end = journal.tail
     track(journal)
-    assert hours.next_end(begin) <= end
+    hours.look(ELEVEN_S - 10, journal)
+    assert hours.next_end(end - 1) == end
+    assert hour_of(hours.time_of(end - 1)) == hour_of(ELEVEN_S)
     assert hour_of(hours.time_of(end)) == hour_of(TEN_S)
 
 
