@@ -172,6 +172,8 @@ def test_a_look_finds_a_record_without_reading_all(journal: JournalFiles) -> Non
     # Before the first and in a hole something is missing, which only a reading can tell.
     assert has_record_at(files[1:], 0)
     assert has_record_at(files, files[1].base - 1)
+    journal.put(100_000, [mark()])
+    assert has_record_at(segments(journal.folder), journal.end)
 
 
 def test_no_descriptor_is_left_open(journal: JournalFiles) -> None:
