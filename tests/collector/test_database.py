@@ -233,7 +233,7 @@ def test_a_slow_reader_does_not_stop_intake_for_good(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM meta").fetchall()
-        assert error_of(lambda: turn_over(till), times=200).is_full
+        assert error_of(lambda: turn_over(till), times=600).is_full
         assert error_of(lambda: till.take(1, 3000), times=1).is_full
     till.take(1, 3000)
     assert faults(till.ledger) == []
