@@ -7,8 +7,8 @@ in the one row of the departed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 from settle_mp.collector import schema
 from settle_mp.collector.ledger_error import LedgerError
@@ -83,10 +83,39 @@ class ProducerRow:
         return self.events.events - self.sealed_events_count
 
 
+class _Row(NamedTuple):
+    """A row of `producers`, in the order of its columns."""
+
+    id: bytes
+    position: int
+    sealed_position: int
+    start_position: int
+    events_before: int
+    events: int = 0
+    quantity: str = "0"
+    sealed_events_count: int = 0
+    name: str = ""
+    host: str = ""
+    key_mode: str = ""
+    is_volatile: int = 0
+    dropped_events: int = 0
+    dropped_quantity: str = "0"
+    seen_s: float = 0.0
+    gone_s: float | None = None
+
+    @property
+    def amount(self) -> Amount:
+        return Amount(self.events, parse_number(self.quantity))
+
+    @property
+    def dropped(self) -> Amount:
+        return Amount(self.dropped_events, parse_number(self.dropped_quantity))
+
+
 class _Advance:
     """How far the runs of one commit bring one producer."""
 
-    def __init__(self, row: ProducerRow) -> None:
+    def __init__(self, row: _Row) -> None:
         self._row = row
         self._position = row.position
         self._invalid_count = self._events_count = 0
@@ -105,12 +134,13 @@ class _Advance:
     def amount(self) -> Amount:
         return Amount(self._events_count + self._invalid_count, self._quantity)
 
-    def result(self, now_s: float) -> ProducerRow:
-        return replace(
-            self._row,
+    def result(self, now_s: float) -> _Row:
+        row = self._row
+        return row._replace(
             position=self._position,
-            events=self._row.events + self.amount,
-            sealed_events_count=self._row.sealed_events_count + self._invalid_count,
+            events=row.events + self._events_count + self._invalid_count,
+            quantity=number_text(add(parse_number(row.quantity), self._quantity)),
+            sealed_events_count=row.sealed_events_count + self._invalid_count,
             seen_s=now_s,
             gone_s=None,
         )
@@ -124,7 +154,7 @@ class Roster:
 
     def all(self) -> dict[bytes, ProducerRow]:
         """Every producer that is not forgotten."""
-        return {row[0]: _read(row) for row in self._database.select(schema.PRODUCERS)}
+        return {row.id: _public(row) for row in self._select("")}
 
     def introduce(self, producers: Iterable[NewProducer], now_s: float) -> None:
         """Make rows for those that have none; take back that the others went."""
@@ -132,9 +162,9 @@ class Roster:
             for new in producers:
                 known = self._find(new.id)
                 if known is None:
-                    self._database.insert(schema.PRODUCERS, [_written(_first_row(new, now_s))])
+                    self._database.insert(schema.PRODUCERS, [_first_row(new, now_s)])
                 elif known.gone_s is not None:
-                    self._write([replace(known, gone_s=None)])
+                    self._write([known._replace(gone_s=None)])
 
     def advance(self, intakes: Sequence[Intake], now_s: float) -> Amount:
         """Move producers to the ends of their intakes. Returns what was committed with it."""
@@ -149,33 +179,31 @@ class Roster:
 
     def seal(self) -> None:
         """Everything that is committed is sealed."""
-        rows = self._database.select(schema.PRODUCERS, "WHERE sealed_position < position")
-        open_rows = [_read(row) for row in rows]
         self._write(
-            replace(row, sealed_position=row.position, sealed_events_count=row.events.events)
-            for row in open_rows
+            row._replace(sealed_position=row.position, sealed_events_count=row.events)
+            for row in self._select("WHERE sealed_position < position")
         )
 
     def mark_gone(self, producers: Iterable[bytes], now_s: float) -> None:
         """Note when they went; the first time counts."""
         with self._database.transaction():
             known = self._find_all(set(producers))
-            self._write(replace(row, gone_s=now_s) for row in known if row.gone_s is None)
+            self._write(row._replace(gone_s=now_s) for row in known if row.gone_s is None)
 
     def record_dropped(self, dropped: Mapping[bytes, Amount]) -> None:
         """Take over cumulative drops of those that are known."""
         with self._database.transaction():
-            known = self._find_all(dropped)
-            self._write(
-                replace(row, dropped=dropped[row.id]) for row in known if row.dropped != dropped[row.id]
-            )
+            for row in self._find_all(dropped):
+                amount = dropped[row.id]
+                if row.dropped != amount:
+                    text = number_text(amount.quantity)
+                    self._write([row._replace(dropped_events=amount.events, dropped_quantity=text)])
 
     def forget(self, gone_before_s: float) -> list[bytes]:
         """Merge those that went before then, and are sealed to their end, into the departed."""
         where = "gone_s < ? AND sealed_position = position"
         with self._database.transaction():
-            found = self._database.select(schema.PRODUCERS, f"WHERE {where}", (gone_before_s,))
-            rows = [_read(row) for row in found]
+            rows = self._select(f"WHERE {where}", (gone_before_s,))
             if rows:
                 self._database.delete(schema.PRODUCERS, where, (gone_before_s,))
                 self._depart(rows)
@@ -215,9 +243,9 @@ class Roster:
         with self._database.transaction():
             self._database.delete(schema.TROUBLES, "producer = ?", (producer,))
 
-    def _depart(self, rows: list[ProducerRow]) -> None:
+    def _depart(self, rows: list[_Row]) -> None:
         count, events, dropped = self.departed()
-        events += amount_of(row.events for row in rows)
+        events += amount_of(row.amount for row in rows)
         dropped += amount_of(row.dropped for row in rows)
         row = (
             1,
@@ -232,20 +260,23 @@ class Roster:
         else:
             self._database.insert(schema.DEPARTED, [row])
 
-    def _find(self, producer: bytes) -> ProducerRow | None:
-        rows = self._database.select(schema.PRODUCERS, "WHERE id = ?", (producer,))
-        return _read(rows[0]) if rows else None
+    def _select(self, rest: str, values: Iterable[object] = ()) -> list[_Row]:
+        return [_Row(*row) for row in self._database.select(schema.PRODUCERS, rest, values)]
 
-    def _find_all(self, producers: Iterable[bytes]) -> list[ProducerRow]:
+    def _find(self, producer: bytes) -> _Row | None:
+        rows = self._select("WHERE id = ?", (producer,))
+        return rows[0] if rows else None
+
+    def _find_all(self, producers: Iterable[bytes]) -> list[_Row]:
         rows = (self._find(producer) for producer in producers)
         return [row for row in rows if row is not None]
 
-    def _write(self, rows: Iterable[ProducerRow]) -> None:
-        self._database.replace(schema.PRODUCERS, [_written(row) for row in rows])
+    def _write(self, rows: Iterable[_Row]) -> None:
+        self._database.replace(schema.PRODUCERS, rows)
 
 
-def _first_row(new: NewProducer, now_s: float) -> ProducerRow:
-    return ProducerRow(
+def _first_row(new: NewProducer, now_s: float) -> _Row:
+    return _Row(
         id=new.id,
         position=new.position,
         sealed_position=new.position,
@@ -254,46 +285,25 @@ def _first_row(new: NewProducer, now_s: float) -> ProducerRow:
         name=schema.plain_text(new.name),
         host=schema.plain_text(new.host),
         key_mode=schema.plain_text(new.key_mode),
-        is_volatile=new.is_volatile,
+        is_volatile=int(new.is_volatile),
         seen_s=now_s,
     )
 
 
-def _written(row: ProducerRow) -> tuple[Any, ...]:
-    return (
-        row.id,
-        row.position,
-        row.sealed_position,
-        row.start_position,
-        row.events_before,
-        row.events.events,
-        number_text(row.events.quantity),
-        row.sealed_events_count,
-        row.name,
-        row.host,
-        row.key_mode,
-        int(row.is_volatile),
-        row.dropped.events,
-        number_text(row.dropped.quantity),
-        row.seen_s,
-        row.gone_s,
-    )
-
-
-def _read(row: tuple[Any, ...]) -> ProducerRow:
+def _public(row: _Row) -> ProducerRow:
     return ProducerRow(
-        id=row[0],
-        position=row[1],
-        sealed_position=row[2],
-        start_position=row[3],
-        events_before=row[4],
-        events=Amount(row[5], parse_number(row[6])),
-        sealed_events_count=row[7],
-        name=row[8],
-        host=row[9],
-        key_mode=row[10],
-        is_volatile=bool(row[11]),
-        dropped=Amount(row[12], parse_number(row[13])),
-        seen_s=row[14],
-        gone_s=row[15],
+        id=row.id,
+        position=row.position,
+        sealed_position=row.sealed_position,
+        start_position=row.start_position,
+        events_before=row.events_before,
+        events=row.amount,
+        sealed_events_count=row.sealed_events_count,
+        name=row.name,
+        host=row.host,
+        key_mode=row.key_mode,
+        is_volatile=bool(row.is_volatile),
+        dropped=row.dropped,
+        seen_s=row.seen_s,
+        gone_s=row.gone_s,
     )
