@@ -174,7 +174,7 @@ def _read_transaction(data: Any) -> WalletTransaction:
     description = data.get("description") if isinstance(data, dict) else None
     return WalletTransaction(
         # Some databases number their rows.
-        id=str(number) if isinstance(number, int) else field(data, "id", str),
+        id=str(number) if type(number) is int else field(data, "id", str),
         type=field(data, "type", str),
         amount=whole(data, "amount"),
         balance_after=whole(data, "balanceAfter"),
