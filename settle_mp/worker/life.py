@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 from settle_mp.worker.report import FlushReport
 
@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from settle_mp.core.wire import Flushed
     from settle_mp.worker.courier import Courier
     from settle_mp.worker.journal import Journal
+
+
+#: Stands for "all of them": how many are in a flush's scope is known only when it is reported.
+ALL_COUNT: Final = 2**53
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +40,8 @@ class Life:
         self.courier = courier
         self._reported = 0
         self._reported_drops = 0
+        self._is_waiting = False
+        self._late: list[Flushed] = []
 
     @property
     def is_ours(self) -> bool:
@@ -55,6 +61,24 @@ class Life:
             drops_count=max(0, drops_census - reported_drops),
         )
 
+    def must_ask(self, scope: Scope) -> bool:
+        """Whether only the collector can say how a flush stands."""
+        # It may have counted failed events of others as ours, so that none of ours seems to be left.
+        return scope.count > 0 or self._is_waiting
+
+    def hear_late(self, answer: Flushed) -> None:
+        """An answer came when its flush had given up: what it says has failed is for the next one to tell."""
+        if answer.failed_count:
+            self._late.append(answer)
+
+    def take_late(self) -> Flushed | None:
+        """What answers that came too late have to say, if anything."""
+        late, self._late = self._late, []
+        if not late:
+            return None
+        failed_count = sum(answer.failed_count for answer in late)
+        return replace(late[-1], unconfirmed_count=ALL_COUNT, failed_count=failed_count)
+
     def report(self, scope: Scope, answer: Flushed | None, reason: str) -> FlushReport:
         """What to tell the caller of a flush; later flushes leave out what it reports.
 
@@ -62,6 +86,7 @@ class Life:
         """
         unconfirmed = scope.count if answer is None else min(answer.unconfirmed_count, scope.count)
         failed = 0 if answer is None else min(answer.failed_count, unconfirmed)
+        self._is_waiting = answer is None or answer.unconfirmed_count > answer.failed_count
         self._reported = max(self._reported, scope.census - unconfirmed + failed)
         self._reported_drops = max(self._reported_drops, scope.drops_census)
         if scope.drops_count:

@@ -249,7 +249,12 @@ class Producer:
         if life is None:
             return FlushReport(confirmed_count=0, unconfirmed_count=0)
         scope = life.scope()
-        answer, reason = self._ask(life, scope.position, timeout_s) if scope.count else (NOTHING_WAITS, "")
+        late = life.take_late()
+        if late is not None:
+            return life.report(scope, late, late.reason)
+        answer, reason = (
+            self._ask(life, scope.position, timeout_s) if life.must_ask(scope) else (NOTHING_WAITS, "")
+        )
         return life.report(scope, answer, reason)
 
     def _ask(self, life: Life, position: int, timeout_s: float) -> tuple[Flushed | None, str]:
@@ -259,22 +264,25 @@ class Producer:
         courier = life.courier
         if courier is None or not courier.is_running:
             return None, "there is no way to the collector; see `settle-mp doctor`"
-        answers: list[Flushed] = []
         try:
-            self._wait_for_answer(courier, position, timeout_s, answers)
+            answer = self._wait_for_answer(life, courier, position, timeout_s)
         except OSError as error:
             return None, f"no way to wait for the answer: {error.strerror or error}"
-        if not answers:
+        if answer is None:
             return None, courier.state or "the collector has not answered in time"
-        return answers[0], answers[0].reason
+        return answer, answer.reason
 
     @staticmethod
-    def _wait_for_answer(courier: Courier, position: int, timeout_s: float, answers: list[Flushed]) -> None:
+    def _wait_for_answer(life: Life, courier: Courier, position: int, timeout_s: float) -> Flushed | None:
+        # One step decides between the answer and the end of the time, whichever thread comes first.
+        decided: dict[str, Flushed | None] = {}
         with Waiter() as waiter:
 
             def answered(answer: Flushed) -> None:
-                answers.append(answer)
-                waiter.notify()
+                if decided.setdefault("answer", answer) is answer:
+                    waiter.notify()
+                else:
+                    life.hear_late(answer)
 
             flush = FlushRequest(
                 ticket=next(_tickets),
@@ -284,6 +292,7 @@ class Producer:
             )
             courier.request(flush)
             waiter.wait(max(timeout_s, ASK_S_MIN))
+            return decided.setdefault("answer", None)
 
     def close(self, timeout_s: float) -> None:
         """Hand everything to the collector, if it takes it in time, and end the courier."""
