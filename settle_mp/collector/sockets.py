@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import zmq
 
 from settle_mp import transport
+from settle_mp.collector.door import Door
 from settle_mp.core.wire import Message, encode_message
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ class Sockets:
 
     def __init__(self, endpoints: transport.Endpoints, wake_fd: int) -> None:
         """Make the sockets; `open` binds them."""
-        self._endpoints = endpoints
         self._descriptors_max = transport.raise_descriptor_limit()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._frames = transport.pull_socket(self._context)
@@ -54,7 +54,8 @@ class Sockets:
         for each in (self._frames, self._control, wake_fd, self._signal_in):
             self._poller.register(each, zmq.POLLIN)
         self._wake_fd = wake_fd
-        self._is_listening = False
+        self._is_bound = False
+        self._doors = (Door(self._frames, endpoints.frames), Door(self._control, endpoints.control))
 
     def open(self) -> None:
         """Bind both sockets.
@@ -62,13 +63,14 @@ class Sockets:
         Raises:
             AddressError: When an address is in use or can't be bound.
         """
-        transport.bind(self._frames, self._endpoints.frames)
+        frames, control = self._doors
+        frames.make()
         try:
-            transport.bind(self._control, self._endpoints.control)
+            control.make()
         except transport.AddressError:
-            self._frames.unbind(self._endpoints.frames)
+            frames.take_down()
             raise
-        self._is_listening = True
+        self._is_bound = True
 
     def poll(self, timeout_s: float) -> Ready:
         """Wait until something is to be done, or the time is up."""
@@ -112,19 +114,19 @@ class Sockets:
         """Unbind and close everything, and remove the socket files."""
         self.stop_waiting_for(self._wake_fd)
         self._context.destroy(linger=0)
-        if self._is_listening:
-            for address in (self._endpoints.frames, self._endpoints.control):
-                transport.remove_unused(address)
+        for door in self._doors:
+            door.close()
         os.close(self._signal_in)
         os.close(self.signal_fd)
 
     def _mind_descriptors(self) -> None:
-        """Stop listening while descriptors are short; connections that stand go on."""
+        """Let nobody new in while descriptors are short; connections that stand go on (rule C1)."""
+        if not self._is_bound:
+            return
         used = _open_descriptors()
-        if self._is_listening and used > self._descriptors_max - DESCRIPTORS_FREE_MIN:
-            for socket, address in self._both():
-                socket.unbind(address)
-            self._is_listening = False
+        if used > self._descriptors_max - DESCRIPTORS_FREE_MIN and any(each.is_open for each in self._doors):
+            for door in self._doors:
+                door.shut()
             log.error(
                 "collector_not_listening",
                 extra={
@@ -132,12 +134,10 @@ class Sockets:
                     "mend": "raise the hard limit of open files",
                 },
             )
-        elif not self._is_listening and used < self._descriptors_max - 2 * DESCRIPTORS_FREE_MIN:
-            with contextlib.suppress(transport.AddressError):
-                self.open()
-
-    def _both(self) -> list[tuple[zmq.Socket[bytes], str]]:
-        return [(self._frames, self._endpoints.frames), (self._control, self._endpoints.control)]
+        elif used < self._descriptors_max - 2 * DESCRIPTORS_FREE_MIN:
+            for door in self._doors:
+                with contextlib.suppress(transport.AddressError):
+                    door.open()
 
 
 def _receive(socket: zmq.Socket[bytes]) -> list[bytes] | None:
