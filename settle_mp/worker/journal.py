@@ -329,8 +329,8 @@ class Journal:
         birth.release(self.producer)
 
     def discard(self) -> None:
-        """Close a journal that nothing was appended to, and remove its folder."""
+        """Close a journal that nothing was appended to, and remove its folder, unless it is the parent's."""
         self.close()
-        if self._folder is not None:
+        if self._folder is not None and self._pid == os.getpid():
             with suppressed(OSError):
                 statedir.remove_folder(self._folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import secrets
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from settle_mp import statedir
 from settle_mp.core.record import encode_mark, encode_record, segment_seed, whole_records_bytes
 from settle_mp.worker import native
-from settle_mp.worker.foreign import suppressed
+from settle_mp.worker.foreign import is_foreign, suppressed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,14 +68,9 @@ class Segment:
         # Before the file's name is made: see `discard`.
         self._pid = os.getpid()
         seed = segment_seed(producer, base)
-        # Two makers of the same segment (a signal handler within a thread's change of segments) must not
-        # meet in one file, hence a name of its own for each.
-        self.name = statedir.segment_name(base, size, secrets.token_hex(4))
         # Made before the map: a child forked in the midst of this goes on here as well, and writes the same.
         mark = encode_record(encode_mark(time.time()), seed, 0)
-        self._map = (
-            _anonymous_map(size) if folder is None else _file_map(_unborn(folder, self.name), size, mode)
-        )
+        self.name, self._map = _new_map(folder, base, size, mode)
         self._end: int | None = None
         self._mapped = 0
         self._successor: dict[int, Segment] = {}
@@ -86,14 +82,17 @@ class Segment:
             self._give_name(folder)
 
     def _give_name(self, folder: Path) -> None:
+        unborn, born = _unborn(folder, self.name), folder / self.name
+        if self._pid != os.getpid():
+            # We are a child, forked in the midst of this. Our file would take the place of our parent's.
+            raise FileExistsError(errno.EEXIST, PARENTS, str(born))
         try:
-            _unborn(folder, self.name).rename(folder / self.name)
+            unborn.rename(born)
         except BaseException as error:
-            # Gone, when a child that was forked in the midst of this was faster.
-            if isinstance(error, FileNotFoundError) and (folder / self.name).exists():
+            # Gone, when a child that was forked just now was faster: then it was the same file.
+            if isinstance(error, FileNotFoundError) and born.exists():
                 return
-            if self._pid == os.getpid():
-                _unborn(folder, self.name).unlink(missing_ok=True)
+            unborn.unlink(missing_ok=True)
             raise
 
     def _choose_write(self) -> Callable[[bytes], object]:
@@ -205,9 +204,19 @@ def _unborn(folder: Path, name: str) -> Path:
     return folder / (name + statedir.UNBORN_SUFFIX)
 
 
-def _anonymous_map(size: int) -> mmap.mmap:
-    # Private: a child's copy must never be the parent's memory.
-    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+def _new_map(folder: Path | None, base: int, size: int, mode: int) -> tuple[str, mmap.mmap]:
+    # A name of its own for each: two makers of the same segment (a signal handler within a thread's change
+    # of segments) must not meet in one file.
+    name = statedir.segment_name(base, size, secrets.token_hex(4))
+    if folder is None:
+        # Private: a child's copy must never be the parent's memory.
+        return name, mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        return name, _file_map(_unborn(folder, name), size, mode)
+    except FileExistsError as error:
+        if is_foreign(error):
+            raise
+        return _new_map(folder, base, size, mode)  # a child, forked in the midst of this, was faster
 
 
 def _file_map(path: Path, size: int, mode: int) -> mmap.mmap:

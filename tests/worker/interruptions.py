@@ -91,5 +91,6 @@ def interrupt(
     call: Callable[[], Any], at: int, handler: Callable[[], object], *, is_deep: bool = False
 ) -> Any:
     """Do a call with a handler at its `at`-th point, counted from 1, and return what the call returned."""
-    _, result = _run(call, at, handler, is_deep=is_deep)
+    passed, result = _run(call, at, handler, is_deep=is_deep)
+    assert passed >= at, f"the call has {passed} points, and {at} is none of them"
     return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,14 +42,19 @@ class Segment:
 
 
 def segments(folder: Path) -> list[Segment]:
-    """Read a journal's segments by position; of two at one position the one that was appended to."""
+    """Read a journal's segments by position, without those that stand before what is committed.
+
+    Of two at one position only the one that was appended to counts: the other's making was interrupted.
+    """
     best: dict[int, Segment] = {}
     for path in folder.glob("*.seg"):
         found = Segment(path)
         known = best.get(found.base)
         if known is None or found.used_bytes > known.used_bytes:
             best[found.base] = found
-    chain = [best[base] for base in sorted(best)]
+    committed = slot(folder, "courier").position
+    bases = sorted(best)
+    chain = [best[base] for base, end in zip(bases, [*bases[1:], inf], strict=True) if end > committed]
     for before, after in pairwise(chain):
         assert before.base + before.used_bytes == after.base
     return chain

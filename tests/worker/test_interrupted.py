@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import collections
 import itertools
+import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
 from settle_mp import Settle
 from settle_mp.core.event import unpack_event
-from settle_mp.core.record import mark_s
+from settle_mp.core.record import HEAD_BYTES, mark_s
 from settle_mp.worker import journal as journals
 from tests.worker import children, reading
 from tests.worker.conftest import end
@@ -35,6 +37,7 @@ class Tracker:
     def __init__(self, client: Settle) -> None:
         self.client = client
         self.returned: list[str] = []
+        self.committed: list[str] = []
 
     def track(self, user: str) -> None:
         """Track an event of a user; all take the same bytes."""
@@ -63,6 +66,19 @@ class Tracker:
     def users(self) -> list[str]:
         """Whose events are in this process's journal."""
         return names(reading.users(folder_of(self.journal)))
+
+    def commit(self) -> None:
+        """Take what is not committed, as frames would carry it, and commit it."""
+        start, end = self.journal.committed, self.journal.tail
+        users = []
+        for segment in reading.segments(folder_of(self.journal)):
+            at = segment.base
+            for payload in segment.payloads:
+                if start <= at < end and mark_s(payload) is None:
+                    users.append(unpack_event(payload).user_id)
+                at += HEAD_BYTES + len(payload)
+        assert self.journal.commit(LEDGER, end)
+        self.committed += names(users)
 
 
 @pytest.fixture
@@ -101,20 +117,28 @@ def first_use(fresh: Callable[[], Tracker], every: int) -> Iterator[tuple[Tracke
 
 
 def segment_change(tracker: Tracker, every: int) -> Iterator[int]:
-    """Stand before each point, or every so many-th, of a `track()` that changes segments."""
-    tracker.fill()
-    for at in range(1, points(lambda: tracker.track("probe")) + 1, every):
+    """Stand before each point, or every so many-th, of a `track()` that changes segments.
+
+    What was before is committed each time: the longer the chain of segments, the more points.
+    """
+
+    def prepare() -> None:
         tracker.fill()
+        tracker.commit()
+
+    prepare()
+    for at in range(1, points(lambda: tracker.track("probe")) + 1, every):
+        prepare()
         yield at
+    tracker.commit()
 
 
 def test_exceptions_at_first_use(fresh: Callable[[], Tracker]) -> None:
-    """Rule J2: whatever a handler raises reaches the caller, and the event is journaled once or not at all."""
-    for tracker, at in first_use(fresh, every=1):
+    """Rule J2: what a handler raises reaches the caller, and the event is journaled once or not at all."""
+    for tracker, at in first_use(fresh, every=2):
         error = ERRORS[at % len(ERRORS)]("of the handler")
-        track = tracker.track
         with pytest.raises(type(error)) as caught:
-            interrupt(lambda track=track: track("interrupted"), at, raiser(error))  # type: ignore[misc]
+            interrupt(partial(tracker.track, "interrupted"), at, raiser(error))
         assert caught.value is error, at
         tracker.track("after")
         assert tracker.users() in (["after"], ["interrupted", "after"]), at
@@ -136,10 +160,10 @@ def test_exceptions_at_a_segment_change(tiny: Tracker) -> None:
     for at in segment_change(tiny, every=1):
         error = ERRORS[at % len(ERRORS)]("of the handler")
         with pytest.raises(type(error)) as caught:
-            interrupt(lambda at=at: tiny.track(f"interrupted-{at}"), at, raiser(error))  # type: ignore[misc]
+            interrupt(partial(tiny.track, f"interrupted-{at}"), at, raiser(error))
         assert caught.value is error, at
         interrupted.add(f"interrupted-{at}")
-    found = collections.Counter(tiny.users())
+    found = collections.Counter(tiny.committed)
     extra = found - collections.Counter(tiny.returned)
     assert collections.Counter(tiny.returned) - found == collections.Counter()
     assert set(extra) <= interrupted
@@ -149,9 +173,9 @@ def test_calls_within_the_first_call(fresh: Callable[[], Tracker]) -> None:
     """Rule J6: a handler that tracks while the journal is being opened: one journal, each event once."""
     for tracker, at in first_use(fresh, every=3):
         interrupt(
-            lambda tracker=tracker: tracker.track("outer"),  # type: ignore[misc]
+            partial(tracker.track, "outer"),
             at,
-            lambda tracker=tracker: tracker.track_many("inner", 3),  # type: ignore[misc]
+            partial(tracker.track_many, "inner", 3),
         )
         tracker.track("after")
         assert sorted(tracker.users()) == sorted(tracker.returned), at
@@ -164,11 +188,11 @@ def test_calls_within_a_segment_change(tiny: Tracker) -> None:
     """Rule J6: a handler that changes segments three times itself, in the midst of a change."""
     for at in segment_change(tiny, every=2):
         interrupt(
-            lambda at=at: tiny.track(f"outer-{at}"),  # type: ignore[misc]
+            partial(tiny.track, f"outer-{at}"),
             at,
-            lambda at=at: tiny.track_many(f"inner-{at}", 150),  # type: ignore[misc]
+            partial(tiny.track_many, f"inner-{at}", 150),
         )
-    assert sorted(tiny.users()) == sorted(tiny.returned)
+    assert sorted(tiny.committed) == sorted(tiny.returned)
 
 
 def test_segments_that_come_and_go_within_a_change(tiny: Tracker) -> None:
@@ -177,53 +201,49 @@ def test_segments_that_come_and_go_within_a_change(tiny: Tracker) -> None:
     The late one must not be taken for a new segment: what is written there stands before the committed
     position, where nobody looks.
     """
-    taken: list[str] = []
-
-    def commit() -> None:
-        taken.extend(committed(tiny.journal))
 
     def handler(at: int) -> None:
         tiny.track_many(f"inner-{at}", 150)
-        commit()
+        tiny.commit()
         tiny.track_many(f"later-{at}", 2)
 
     for at in segment_change(tiny, every=2):
         interrupt(
-            lambda at=at: tiny.track(f"outer-{at}"),  # type: ignore[misc]
+            partial(tiny.track, f"outer-{at}"),
             at,
-            lambda at=at: handler(at),  # type: ignore[misc]
+            partial(handler, at),
         )
-    commit()
-    assert sorted(taken) == sorted(tiny.returned)
+    assert sorted(tiny.committed) == sorted(tiny.returned)
 
 
-def committed(journal: Journal) -> list[str]:
-    """Take what is not committed, as frames would carry it, and commit it; returns whose events it was."""
-    position, end = journal.committed, journal.tail
-    users: list[str] = []
-    for segment in reading.segments(folder_of(journal)):
-        at = segment.base
-        for payload in segment.payloads:
-            if position <= at < end and mark_s(payload) is None:
-                users.append(unpack_event(payload).user_id)
-            at += 10 + len(payload)
-    assert journal.commit(LEDGER, end)
-    return names(users)
+def fork_at(tracker: Tracker, at: int, *, is_child_first: bool) -> dict[str, list[str]]:
+    """Fork in a handler at a point; one goes on to the end and tracks one more, then the other does.
 
-
-def fork_at(tracker: Tracker, at: int) -> tuple[dict[str, list[str]], children.Child]:
-    """Fork in a handler at a point; both go on with the call and track one more.
-
-    Returns whose events are in the child's journal, by its name, and the child.
+    Returns whose events are in the child's journal, by its name.
     """
     forked: list[children.Child | None] = []
-    interrupt(lambda: tracker.track("both"), at, lambda: forked.append(children.split()))
+    results: list[dict[str, list[str]]] = []
+    turn_in, turn_out = os.pipe()
+
+    def handler() -> None:
+        forked.append(children.split())
+        child = forked[0]
+        if child is None and not is_child_first:
+            os.read(turn_in, 1)
+        if child is not None and is_child_first:
+            results.append(child.result())
+
+    interrupt(lambda: tracker.track("both"), at, handler)
     (child,) = forked
     if child is None:
         children.answer(go_on_as_child, tracker)
-    assert child is not None
     tracker.track("parent")
-    return child.result(), child
+    os.write(turn_out, b"!")
+    if not results:
+        results.append(child.result())
+    os.close(turn_in)
+    os.close(turn_out)
+    return results[0]
 
 
 def go_on_as_child(tracker: Tracker) -> dict[str, list[str]]:
@@ -233,34 +253,35 @@ def go_on_as_child(tracker: Tracker) -> dict[str, list[str]]:
     return {folder_of(tracker.journal).name: tracker.users()}
 
 
-def test_forks_within_the_first_call(fresh: Callable[[], Tracker]) -> None:
+@pytest.mark.parametrize("is_child_first", [True, False])
+def test_forks_within_the_first_call(fresh: Callable[[], Tracker], *, is_child_first: bool) -> None:
     """Rule J4: a child forked while the journal is being opened never works on its parent's folder."""
-    for tracker, at in first_use(fresh, every=4):
-        found, _ = fork_at(tracker, at)
-        ((name, users),) = found.items()
+    for tracker, at in first_use(fresh, every=6):
+        ((name, users),) = fork_at(tracker, at, is_child_first=is_child_first).items()
         assert name != folder_of(tracker.journal).name, at
         # The call that both return from is the parent's alone if it had appended before the fork.
         assert users in (["both", "child"], ["child"]), at
         assert tracker.users() == ["both", "parent"], at
 
 
-def test_forks_within_a_segment_change(tiny: Tracker) -> None:
+@pytest.mark.parametrize("is_child_first", [True, False])
+def test_forks_within_a_segment_change(tiny: Tracker, *, is_child_first: bool) -> None:
     """Rule J4: a child forked in the midst of a change writes nothing into its parent's pages."""
-    for at in segment_change(tiny, every=5):
-        found, _ = fork_at(tiny, at)
-        ((name, users),) = found.items()
+    for at in segment_change(tiny, every=3):
+        ((name, users),) = fork_at(tiny, at, is_child_first=is_child_first).items()
         assert name != folder_of(tiny.journal).name, at
         assert users in (["both", "child"], ["child"]), at
-    assert sorted(tiny.users()) == sorted(tiny.returned)
+    assert sorted(tiny.committed) == sorted(tiny.returned)
 
 
 def test_a_child_that_stays_in_the_handler_holds_no_lock(fresh: Callable[[], Tracker]) -> None:
     """Rule J4: wherever the fork came from, the parent's lock is free as soon as the parent lets go of it."""
-    for tracker, at in first_use(fresh, every=3):
-        held: list[str] = []
+    held: list[str] = []
+    for tracker, at in first_use(fresh, every=5):
+        held.clear()
         interrupt(
-            lambda tracker=tracker: tracker.track("parent"),  # type: ignore[misc]
+            partial(tracker.track, "parent"),
             at,
-            lambda held=held: held.extend(children.run(reading.held_locks)),  # type: ignore[misc]
+            lambda: held.extend(children.run(reading.held_locks)),
         )
         assert held == [], at
