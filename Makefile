@@ -16,7 +16,7 @@ demo: $(VENV)/.installed-demo ## see it work: real gunicorn workers, real kills,
 	@$(BIN)/settle-mp demo
 
 test: $(VENV)/.installed-dev ## run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
 check: $(VENV)/.installed-dev ## lint, formatting and types
 	$(BIN)/ruff check .
