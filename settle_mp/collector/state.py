@@ -98,8 +98,10 @@ class State:
         by_hour: dict[int, list[list[Known]]] = {}
         for run in runs:
             intake = run.intake
-            self.windows.at(intake.hour, now_s).reach(intake.cut_s)
-            by_hour.setdefault(intake.hour, []).append(run.events)
+            if run.events:
+                # Others are not stored, so that what is read again would have no window for them either.
+                self.windows.at(intake.hour, now_s).reach(intake.cut_s)
+                by_hour.setdefault(intake.hour, []).append(run.events)
             member = self.members[intake.producer]
             member.position = intake.last
             member.is_gone = False
