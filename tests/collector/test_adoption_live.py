@@ -164,6 +164,23 @@ def test_a_bad_live_tail_is_not_yet(state_dir: Path, parts: Bench, journal: Jour
     assert parts.parts.state.ledger.residues() == []
 
 
+def test_a_live_bad_record_is_waited_for_and_never_stepped_over(
+    state_dir: Path, parts: Bench, journal: Journal
+) -> None:
+    """Rule J3: another thread may still write it, also when good records stand behind it already."""
+    path, end = segment_of(state_dir, journal), journal.tail
+    track(journal, "bob", "cy")
+    flip(path, end + 12)
+    for _ in range(4):
+        look_urgently(parts)
+    assert counted(parts) == 3
+    assert parts.parts.reception.position(journal.producer) == end
+    flip(path, end + 12)
+    look_urgently(parts)
+    assert counted(parts) == 5
+    assert parts.parts.state.ledger.residues() == []
+
+
 def test_damage_in_a_live_journal_is_believed_when_it_is_still_there(
     state_dir: Path, parts: Bench, journal: Journal
 ) -> None:
