@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -474,7 +475,7 @@ def test_clients_of_one_account_share_connections(wallets: Callable[..., Client]
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_child_has_connections_of_its_own(wallets: Callable[..., Client]) -> None:
-    """Forked after the parent's first call, it neither uses nor ends what the parent has open."""
+    """Forked in the middle of a call, it neither uses nor ends what the parent has open, nor waits for it."""
     with sandbox(in_process=False, seeds={USER: 9}) as upstream:
         client = wallets("sync", upstream)
         client("debit", USER, amount=1)
@@ -484,8 +485,11 @@ def test_a_child_has_connections_of_its_own(wallets: Callable[..., Client]) -> N
         with warnings.catch_warnings():
             # Python 3.12 warns of threads, and a timer's may still be ending.
             warnings.simplefilter("ignore", DeprecationWarning)
+            # As another thread of the parent may, which the child does not have.
+            before._exchanges._lock.acquire()
             pid = os.fork()
         if pid == 0:
+            signal.alarm(60)
             code = 1
             try:
                 is_charged = client("debit", USER, amount=1).balance_after == 7
@@ -494,6 +498,7 @@ def test_a_child_has_connections_of_its_own(wallets: Callable[..., Client]) -> N
                 code = 0 if is_charged and mine is not before and ours != parents else 2
             finally:
                 os._exit(code)
+        before._exchanges._lock.release()
         assert os.waitpid(pid, 0)[1] == 0
         assert client("debit", USER, amount=1).balance_after == 6
         assert before._exchanges._lanes[0].stream.get_extra_info("socket").getsockname() == parents
