@@ -342,7 +342,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc tells how ofte
 
 @linux
 def test_an_idle_courier_sleeps(client: Settle, collector: FakeCollector) -> None:
-    """Promise 2: with everything acknowledged, neither the courier nor ZeroMQ's threads wake once a second."""
+    """Promise 2: with everything acknowledged, neither courier nor ZeroMQ's threads wake once a second."""
     before = thread_ids()
     settle_down(client, collector)
     fall_asleep(client)
@@ -380,7 +380,7 @@ def test_a_flush_and_a_question_wake_it_too(client: Settle, collector: FakeColle
 
 @linux
 def test_without_a_collector_hardly_anything_stirs(client: Settle) -> None:
-    """Promise 2: nobody answers, events come, the courier neither spins nor wakes for each."""
+    """Promise 2: nobody answers, events come; the courier neither spins nor wakes for each."""
     before = thread_ids()
     track(client, "first")
     wait_until(lambda: courier_of(client).asleep or courier_of(client)._lull_s == SLEEP_S, "it waits")
@@ -578,7 +578,7 @@ def ship_with_few_descriptors(state_dir: Path, free_count: int) -> list[str]:
 def test_a_worker_without_descriptors_lives(
     state_dir: Path, collector: FakeCollector, free_count: int
 ) -> None:
-    """Rule C1: libzmq would abort the process; the courier waits, says so, ships later."""
+    """Rule C1: libzmq would abort it; the courier waits, says so, ships later."""
     with collector.serving():
         told = children.run(ship_with_few_descriptors, state_dir, free_count)
         assert collector.users() == ["one", "two"]
@@ -589,7 +589,7 @@ def test_a_worker_without_descriptors_lives(
 
 
 def test_a_flush_is_answered_and_only_then_true(client: Settle, collector: FakeCollector) -> None:
-    """The question carries the position of everything tracked before; the collector's word is the report's."""
+    """The question carries the position of everything tracked before; the collector's word is reported."""
     settle_down(client, collector)
     track(client, "two")
     reports = []
