@@ -7,7 +7,6 @@ Rule D3: what is sent under a new key takes the place of what was refused in one
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from settle_mp.collector import accounts, schema
@@ -184,13 +183,6 @@ class Outbox:
                 draft = join_rows(row.hour, [rows[number] for number in group])
                 children.append(self._batches.add(draft, origin))
         return [self._batches.load(child) for child in children]
-
-    def split(self, batch_id: int, cuts: Iterable[int], *, reason: str, now_s: float) -> list[Batch]:
-        """Cut it before the given row numbers; see `divide`."""
-        rows_count = self._batches.find(batch_id).rows_count
-        bounds = sorted({0, rows_count, *(cut for cut in cuts if 0 < cut < rows_count)})
-        groups = [range(start, end) for start, end in pairwise(bounds)]
-        return self.divide(batch_id, groups, reason=reason, now_s=now_s)
 
     def suspect(self, batch_id: int, *, reason: str, now_s: float) -> None:
         """Put a refused row aside until its family decides. Not for a batch in doubt."""

@@ -169,7 +169,7 @@ def fill(folder: Path) -> Till:
     till.attempt(wide.id)
     left, right = outbox.divide(wide.id, [(0, 2), (1, 3)], reason="refused", now_s=NOW_S)
     till.attempt(left.id)
-    lone, other = outbox.split(left.id, [1], reason="refused", now_s=NOW_S)
+    lone, other = outbox.divide(left.id, [(0,), (1,)], reason="refused", now_s=NOW_S)
     till.attempt(lone.id, other.id)
     outbox.suspect(lone.id, reason="row 0 is bad", now_s=NOW_S)
     till.doubt(right.id)

@@ -222,8 +222,10 @@ class LedgerMachine(RuleBasedStateMachine):
         elif len(batch.lots) == 1:
             self.attempted(lambda: self.decided(batch, lambda: outbox.suspect(batch.id, **say)))
         else:
-            at = 1 + cut % (len(batch.lots) - 1)
-            self.attempted(lambda: outbox.split(batch.id, [at], **say))
+            numbers = range(len(batch.lots))
+            named = cut % len(numbers)
+            groups = [(named,), tuple(number for number in numbers if number != named)]
+            self.attempted(lambda: outbox.divide(batch.id, groups, **say))
 
     def note_doubt(self, batch: Batch) -> None:
         """A try ended in doubt."""

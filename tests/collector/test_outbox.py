@@ -196,7 +196,6 @@ def test_a_doubt_is_counted_once_a_try_and_dated_by_the_first(till: Till, outbox
 FORBIDDEN: dict[str, Callable[[Outbox, int], Any]] = {
     "rekey": lambda outbox, each: outbox.rekey(each, at_s=NOW_S, reason="", now_s=NOW_S),
     "divide": lambda outbox, each: outbox.divide(each, [(0,), (1,)], reason="", now_s=NOW_S),
-    "split": lambda outbox, each: outbox.split(each, [1], reason="", now_s=NOW_S),
     "suspect": lambda outbox, each: outbox.suspect(each, reason="", now_s=NOW_S),
     "dead_letter": lambda outbox, each: outbox.dead_letter(each, reason="", now_s=NOW_S),
 }
@@ -280,7 +279,7 @@ def test_a_divided_batch_is_replaced_by_all_of_its_rows(till: Till, outbox: Outb
     assert len({batch.key, *(child.key for child in children)}) == 3
     assert all(child.root == batch.id and child.seal == batch.seal for child in children)
     assert {child.oldest_s for child in children} == {batch.oldest_s}
-    grandchildren = outbox.split(children[1].id, [2, 2, 0, 99], reason="413", now_s=NOW_S)
+    grandchildren = outbox.divide(children[1].id, [(0, 1), (2, 3)], reason="413", now_s=NOW_S)
     assert [users(child) for child in grandchildren] == [["ann", "bob"], ["cy", "eve"]]
     assert unsettled(till) == sorted([children[0].id, *(child.id for child in grandchildren)])
     for child_id in unsettled(till):
@@ -344,7 +343,7 @@ def test_refused_rows_wait_until_another_row_is_accepted(till: Till, outbox: Out
 def test_a_decision_about_suspects_is_made_once(till: Till, outbox: Outbox) -> None:
     """Rows that are dead letters, or in a new family, are no suspects of the old one any more."""
     batch = till.batch("ann", "bob", "cy")
-    singles = outbox.split(batch.id, [1, 2], reason="", now_s=NOW_S)
+    singles = outbox.divide(batch.id, [(0,), (1,), (2,)], reason="", now_s=NOW_S)
     outbox.suspect(singles[0].id, reason="", now_s=NOW_S)
     outbox.settle(singles[1].id, NOW_S)
     outbox.dead_letter_suspects(batch.id, now_s=NOW_S)
@@ -359,7 +358,7 @@ def test_a_family_refused_to_the_last_row_is_put_together_again(till: Till, outb
     odd, even = outbox.divide(batch.id, [(1, 3), (0, 2)], reason="", now_s=NOW_S)
     singles = [
         *outbox.divide(even.id, [(1,), (0,)], reason="", now_s=NOW_S),
-        *outbox.split(odd.id, [1], reason="", now_s=NOW_S),
+        *outbox.divide(odd.id, [(0,), (1,)], reason="", now_s=NOW_S),
     ]
     for single in singles:
         till.attempt(single.id)
@@ -386,7 +385,7 @@ def test_a_second_round_knows_whether_others_were_accepted(till: Till, outbox: O
     assert isinstance(decide(outbox, root.id), Wait)
     outbox.settle(other.id, NOW_S)
     assert outbox.family(root.id).is_upstream_accepting
-    again = outbox.split(root.id, [1], reason="", now_s=NOW_S)
+    again = outbox.divide(root.id, [(0,), (1,)], reason="", now_s=NOW_S)
     for single in again:
         outbox.suspect(single.id, reason="bad", now_s=NOW_S)
     assert outbox.family(root.id).rounds_count == 1
@@ -430,7 +429,7 @@ def decide(outbox: Outbox, root: int) -> object:
 def refuse_all(till: Till, batch: Batch) -> Batch:
     """Divide a batch, refuse each of its rows, and regroup them."""
     outbox = till.ledger.outbox
-    for single in outbox.split(batch.id, range(1, len(batch.lots)), reason="", now_s=NOW_S):
+    for single in outbox.divide(batch.id, [(row,) for row in range(len(batch.lots))], reason="", now_s=NOW_S):
         outbox.suspect(single.id, reason="bad", now_s=NOW_S)
     return outbox.regroup(batch.id, at_s=NOW_S, reason="", now_s=NOW_S)[1]
 
