@@ -96,7 +96,7 @@ class Peer:
         self._threads = [threading.Thread(target=self._accept)]
         self._connections: list[socket.socket] = []
 
-    def __enter__(self) -> Peer:  # noqa: PYI034 - typing.Self came with Python 3.11
+    def __enter__(self) -> Peer:
         self._threads[0].start()
         return self
 
