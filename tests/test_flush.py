@@ -236,7 +236,7 @@ def test_a_refused_event_is_told_once(host: Host) -> None:
 
 
 def test_an_event_that_no_rule_can_take_is_told_once(host: Host) -> None:
-    """What the collector itself refuses, here a field to be summed that is no number, is told the same way."""
+    """What the collector itself refuses, here a field to be summed that is no number, is told like that."""
     (host.state_dir / "settle-mp.toml").write_text('[events.AI_QUERY]\nsum = ["tokens"]\n')
     host.collector()
     with worker(host) as ada:
