@@ -293,6 +293,12 @@ def test_the_number_of_the_latest_seal_does_not_fall(counter: Counter) -> None:
         counter.seal()
         assert counter.state.seal_number == expected
     assert State(counter.ledger, Decoder(RULES)).seal_number == 2
+    outbox = counter.ledger.outbox
+    later = outbox.due(time.time(), 2)[-1]
+    outbox.mark_attempting([later.id], TIME_S)
+    outbox.settle(later.id, TIME_S)
+    counter.state.load(in_flight=())
+    assert counter.state.seal_number == 2
     while counter.state.seals.is_waiting(2):
         counter.settle()
     counter.state.load(in_flight=())
