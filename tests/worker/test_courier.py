@@ -200,6 +200,45 @@ def test_never_more_in_flight_than_the_credit(client: Settle, collector: FakeCol
     assert [user for frame in taken for user in users(frame)] == names(400)
 
 
+def fill_the_credit(client: Settle, collector: FakeCollector) -> list[wire.Frame]:
+    """Track more than the credit, and take what comes until the courier asks what became of it."""
+    client.close(timeout=0)
+    track(client, *names(200), metadata=LARGE)
+    courier_of(client).start()
+    collector.welcome(collector.hear(wire.Hello))
+    taken = [collector.take()]
+    while CREDIT_BYTES - taken[-1].last > 64 * 1024:
+        taken.append(collector.take())
+    collector.hear(wire.Hello)
+    while collector.has_frame(0.02):
+        taken.append(collector.take())
+    assert journal_of(client).tail > taken[-1].last
+    return taken
+
+
+def test_a_used_up_credit_is_waited_for_quietly(
+    client: Settle, collector: FakeCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 2: where only an ack lets it go on, the courier sleeps, and does not look again and again."""
+    fill_the_credit(client, collector)
+    turns: list[int] = []
+    monkeypatch.setattr(journal_of(client), "prefault", lambda: turns.append(1))
+    collector.hear(wire.Hello)
+    collector.hear(wire.Hello)
+    assert 0 < len(turns) < 100
+
+
+def test_what_the_collector_has_read_itself_is_skipped(client: Settle, collector: FakeCollector) -> None:
+    """Rule 2 of the courier, forth: `track()` may hear from the header what was committed, and free it."""
+    taken = fill_the_credit(client, collector)
+    tail = journal_of(client).tail
+    assert journal_of(client).commit(collector.ledger, tail, is_waiting=False)
+    track(client, "new")
+    frame = collector.take()
+    assert frame.first >= tail > taken[-1].last
+    assert users(frame) == ["new"]
+
+
 def test_go_back_sends_again_from_there(client: Settle, collector: FakeCollector) -> None:
     """Rule 2 of the courier: a frame was lost on the way, and the same bytes come again."""
     track(client, "one")
