@@ -14,6 +14,8 @@ class Waiter:
     def __init__(self) -> None:
         # OSError when descriptors have run out.
         heard, self._told = native.original("socket", "socketpair")()
+        # A word more than the waiter hears must not stop its speaker.
+        self._told.setblocking(False)
         # The waiting end is what `socket` is now: a greenlet waits through its hub.
         self._heard = socket.socket(fileno=heard.detach())
         self._lock = native.allocate_lock()

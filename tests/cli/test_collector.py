@@ -209,7 +209,7 @@ def test_a_mended_key_ends_a_pause(host: Host) -> None:
         collector.wait_said("upstream_paused")
         # So long a pause that only the mend can end it in time.
         wait_until(lambda: host.upstream.requests_count >= 4, "some tries were made", 60)
-        flushed = ada.flush(0.3)
+        flushed = ada.flush(3.0)
         assert not flushed.is_ok
         assert "paused" in str(flushed.reason)
         assert "api_key" in str(flushed.reason)
