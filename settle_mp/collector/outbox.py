@@ -131,7 +131,8 @@ class Outbox:
                 for row in stopped
                 if row.id not in in_flight
             ]
-        return [self._batches.load(row) for row in rows]
+            # Read before COMMIT, here and below: an error behind it would look as if nothing had happened.
+            return [self._batches.load(row) for row in rows]
 
     def settle(self, batch_id: int, now_s: float) -> None:
         """The upstream has accepted it."""
@@ -158,8 +159,7 @@ class Outbox:
             draft = self._batches.draft(row)
             self._batches.remove(row)
             origin = _heir(row, row.numbers, reason, now_s, tries=row.tries, not_before_s=at_s)
-            child = self._batches.add(draft, origin)
-        return self._batches.load(child)
+            return self._batches.load(self._batches.add(draft, origin))
 
     def divide(
         self, batch_id: int, groups: Sequence[Sequence[int]], *, reason: str, now_s: float
@@ -181,8 +181,8 @@ class Outbox:
             for group in groups:
                 origin = _heir(row, [row.numbers[number] for number in group], reason, now_s)
                 draft = join_rows(row.hour, [rows[number] for number in group])
-                children.append(self._batches.add(draft, origin))
-        return [self._batches.load(child) for child in children]
+                children.append(self._batches.load(self._batches.add(draft, origin)))
+            return children
 
     def suspect(self, batch_id: int, *, reason: str, now_s: float) -> None:
         """Put a refused row aside until its family decides. Not for a batch in doubt."""
@@ -224,7 +224,7 @@ class Outbox:
             new = self._batches.add(join_rows(first.hour, rows), origin)
             self._families.regroup(root, new)
             self._seals.change(first.seal, by=1 - len(suspects))
-        return [row.id for row in suspects], self._batches.load(new)
+            return [row.id for row in suspects], self._batches.load(new)
 
     def dead_letter(
         self, batch_id: int, *, reason: str, now_s: float, troubles: Mapping[bytes, Trouble] | None = None

@@ -269,6 +269,7 @@ class FailingConnection:
         self._left = fails_at
         self._is_after = is_after
         self.failed: str | None = None
+        self.statements: list[str] = []
 
     @property
     def in_transaction(self) -> bool:
@@ -289,6 +290,7 @@ class FailingConnection:
 
     def _guard(self, sql: str, do: Callable[[], sqlite3.Cursor]) -> sqlite3.Cursor:
         # ROLLBACK is what the ledger answers with; a second failure is another test's.
+        self.statements.append(sql)
         if self.failed is None and sql != "ROLLBACK":
             self._left -= 1
             if self._left == 0:

@@ -139,6 +139,23 @@ def test_an_error_at_any_statement_undoes_everything(tmp_path: Path, name: str, 
     till.ledger.close()
 
 
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_nothing_behind_commit_looks_like_an_error_before_it(tmp_path: Path, name: str) -> None:
+    """When the statements that follow a COMMIT fail, the caller is told that it may have happened (L1)."""
+    till = ready_for_all(tmp_path / "0")
+    recorder = FailingConnection(real_connection(till.ledger), -1, is_after=False)
+    put_connection(till.ledger, recorder)
+    OPERATIONS[name](till)
+    till.ledger.close()
+    behind = recorder.statements.index("COMMIT") + 1
+    for fails_at in range(behind + 1, len(recorder.statements) + 1):
+        till = ready_for_all(tmp_path / str(fails_at))
+        connection = FailingConnection(real_connection(till.ledger), fails_at, is_after=False)
+        put_connection(till.ledger, connection)
+        assert error_of(lambda: OPERATIONS[name](till), times=1).is_outcome_unknown  # noqa: B023  in this turn
+        till.ledger.close()
+
+
 @pytest.mark.parametrize("name", ["commit", "seal", "compact", "divide"])
 def test_an_interrupt_between_any_two_steps_undoes_everything(tmp_path: Path, name: str) -> None:
     """SQLite stopped by itself, in the middle of any statement, leaves nothing of an operation."""

@@ -293,5 +293,5 @@ def rows(batch: Batch) -> Counter[str]:
     return found
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+LedgerMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
 TestLedgerMachine = LedgerMachine.TestCase
