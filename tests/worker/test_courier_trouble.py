@@ -234,6 +234,23 @@ def test_closing_hands_everything_over(client: Settle, collector: FakeCollector)
     assert (goodbye.dropped_count, goodbye.dropped_quantity) == (0, "0")
 
 
+def test_closing_waits_for_the_acknowledgement(client: Settle, collector: FakeCollector) -> None:
+    """A frame that was sent is not delivered: only an ack ends the handing over before its time is up."""
+    track(client, "one")
+    hello = collector.hear(wire.Hello)
+    closing = threading.Thread(target=client.close, args=(DEADLINE_S,))
+    closing.start()
+    collector.welcome(hello)
+    frame = collector.take()
+    closing.join(0.2)
+    assert closing.is_alive()
+    collector.ack(frame)
+    collector.hear(wire.Goodbye)
+    closing.join(DEADLINE_S)
+    assert not closing.is_alive()
+    assert client.events.pending_count == 0
+
+
 def test_closing_waits_for_nobody_for_long(client: Settle, collector: FakeCollector) -> None:
     """A collector that takes and never acknowledges holds nobody up; the journal has what it has not."""
     track(client, "one")
