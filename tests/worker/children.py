@@ -86,6 +86,8 @@ def split() -> Child | None:
     pid = fork()
     if pid == 0:
         os.close(ours)
+        if _result_pipe[0] >= 0:
+            os.close(_result_pipe[0])  # a grandchild would keep its parent's parent waiting
         _result_pipe[0] = theirs
         return None
     os.close(theirs)

@@ -101,13 +101,13 @@ def is_locked(folder: Path) -> bool:
     return statedir.is_locked(folder / "lock")
 
 
-def held_locks() -> list[str]:
-    """Find the journals' locks that this process has descriptors of. Linux only."""
+def held_locks(host: Path) -> list[str]:
+    """Find the locks of a host's journals that this process has descriptors of. Linux only."""
     found = []
     for link in list(Path("/proc/self/fd").iterdir()):
         with contextlib.suppress(OSError):
             found.append(str(link.readlink()))
-    return [target for target in found if "/journals/" in target and target.endswith("/lock")]
+    return [target for target in found if target.startswith(str(host)) and target.endswith("/lock")]
 
 
 def identity(folder: Path) -> Identity:

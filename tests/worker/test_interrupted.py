@@ -274,7 +274,9 @@ def test_forks_within_a_segment_change(tiny: Tracker, *, is_child_first: bool) -
     assert sorted(tiny.committed) == sorted(tiny.returned)
 
 
-def test_a_child_that_stays_in_the_handler_holds_no_lock(fresh: Callable[[], Tracker]) -> None:
+def test_a_child_that_stays_in_the_handler_holds_no_lock(
+    fresh: Callable[[], Tracker], state_dir: Path
+) -> None:
     """Rule J4: wherever the fork came from, the parent's lock is free as soon as the parent lets go of it."""
     held: list[str] = []
     for tracker, at in first_use(fresh, every=5):
@@ -282,6 +284,6 @@ def test_a_child_that_stays_in_the_handler_holds_no_lock(fresh: Callable[[], Tra
         interrupt(
             partial(tracker.track, "parent"),
             at,
-            lambda: held.extend(children.run(reading.held_locks)),
+            lambda: held.extend(children.run(reading.held_locks, state_dir)),
         )
         assert held == [], at
