@@ -14,8 +14,7 @@ from settle_mp.collector.batches import Batch, Batches, BatchRow, Origin, State
 from settle_mp.collector.dead_letters import DeadLetter, DeadLetters
 from settle_mp.collector.seals import Families, Seals
 from settle_mp.core.outcome import INTERRUPTED
-from settle_mp.core.window import _draft as join_rows
-from settle_mp.core.window import hour_of, rows_of
+from settle_mp.core.window import hour_of, join_rows, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

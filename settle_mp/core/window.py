@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from settle_mp.core.fold import Entry, number_text, parse_number, row_text, total
@@ -154,19 +153,12 @@ def draft_batches(window: Window, *, rows_max: int, is_annotated: bool) -> Itera
         annotation = f'{{"count":{entry.count},{span}}}' if is_annotated else None
         text = row_text(key, entry, annotation).encode()
         if rows and (len(rows) == rows_max or size + len(text) > BODY_BYTES_MAX):
-            yield _draft(window.hour, rows)
+            yield join_rows(window.hour, rows)
             rows, size = [], len(_OPEN) + len(_CLOSE)
         rows.append((text, Lot(len(text), entry.count, entry.quantity)))
         size += len(text) + 1
     if rows:
-        yield _draft(window.hour, rows)
-
-
-def split_draft(draft: Draft, at: Iterable[int]) -> list[Draft]:
-    """Cut a batch before the given row numbers, each row's bytes unchanged; no row is lost to a bad cut."""
-    rows = rows_of(draft)
-    cuts = sorted({0, len(rows), *(cut for cut in at if 0 < cut < len(rows))})
-    return [_draft(draft.hour, rows[start:end]) for start, end in pairwise(cuts)]
+        yield join_rows(window.hour, rows)
 
 
 def rows_of(draft: Draft) -> list[tuple[bytes, Lot]]:
@@ -189,7 +181,8 @@ def decode_lots(values: Iterable[tuple[int, int, str]]) -> tuple[Lot, ...]:
     return tuple(Lot(size, count, parse_number(quantity)) for size, count, quantity in values)
 
 
-def _draft(hour: int, rows: list[tuple[bytes, Lot]]) -> Draft:
+def join_rows(hour: int, rows: list[tuple[bytes, Lot]]) -> Draft:
+    """A batch of rows, each row's bytes unchanged; the inverse of `rows_of`."""
     body = _OPEN + b",".join(text for text, _ in rows) + _CLOSE
     return Draft(hour=hour, body=body, lots=tuple(lot for _, lot in rows))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -26,8 +27,8 @@ from settle_mp.core.window import (
     draft_batches,
     encode_lots,
     hour_of,
+    join_rows,
     rows_of,
-    split_draft,
 )
 from tests.core.strategies import PAYLOADS, QUANTITIES, exact
 
@@ -228,34 +229,31 @@ def test_a_window_covers_the_times_it_reached(times: list[float]) -> None:
     assert utc(ours["window_end"]).timestamp() == int(max(times)) + 1
 
 
-# --- Splitting ---
+# --- Dividing ---
 
 
-@given(COUNTED.filter(bool), st.lists(st.integers(-3, 20), max_size=5))
-def test_splitting_keeps_every_byte_of_every_row(counted: Counted, cuts: list[int]) -> None:
-    """In order, each once, wherever it is cut, also where no row is."""
+@given(COUNTED.filter(bool), st.lists(st.integers(0, 20), max_size=5))
+def test_joining_keeps_every_byte_of_every_row(counted: Counted, cuts: list[int]) -> None:
+    """However the rows of a batch are grouped, each comes out once and as it was."""
     (draft,) = draft_batches(window_of(counted), rows_max=50, is_annotated=True)
-    pieces = split_draft(draft, cuts)
-    assert [row for piece in pieces for row in rows_of(piece)] == rows_of(draft)
+    rows = rows_of(draft)
+    ends = sorted({0, len(rows), *(cut for cut in cuts if cut < len(rows))})
+    pieces = [join_rows(draft.hour, rows[start:end]) for start, end in pairwise(ends)]
+    assert [row for piece in pieces for row in rows_of(piece)] == rows
     assert [row for piece in pieces for row in parsed(piece.body)] == parsed(draft.body)
     assert all(piece.lots and piece.hour == draft.hour for piece in pieces)
-    inside = {cut for cut in cuts if 0 < cut < len(draft.lots)}
-    assert len(pieces) == len(inside) + 1
-    starts = [sum(len(piece.lots) for piece in pieces[:index]) for index in range(1, len(pieces))]
-    assert starts == sorted(inside)
 
 
-def test_splitting_nothing_changes_nothing() -> None:
-    """Without a cut the one piece is the batch itself."""
+def test_all_rows_joined_are_the_batch_itself() -> None:
+    """Byte for byte: joining is the inverse of taking apart."""
     (draft,) = draft_batches(window_with([60, 70, 80]), rows_max=50, is_annotated=True)
-    assert split_draft(draft, []) == [draft]
-    assert split_draft(draft, [0, 3, 99, -1]) == [draft]
+    assert join_rows(draft.hour, rows_of(draft)) == draft
 
 
-def test_splitting_can_go_down_to_single_rows() -> None:
-    """Which are drafts like any other."""
+def test_a_single_row_is_a_batch_too() -> None:
+    """What a bisect comes down to."""
     (draft,) = draft_batches(window_with([60, 70, 80]), rows_max=50, is_annotated=False)
-    singles = split_draft(draft, range(3))
+    singles = [join_rows(draft.hour, [row]) for row in rows_of(draft)]
     assert [piece.body for piece in singles] == [b'{"events":[' + text + b"]}" for text, _ in rows_of(draft)]
     assert [piece.lots for piece in singles] == [(lot,) for lot in draft.lots]
 
@@ -273,7 +271,7 @@ def test_an_empty_draft_has_nothing() -> None:
     """Its sums are zero, as an int."""
     draft = Draft(hour=HOUR, body=b'{"events":[]}', lots=())
     assert (draft.events_count, draft.quantity) == (0, 0)
-    assert split_draft(draft, [1]) == []
+    assert rows_of(draft) == []
 
 
 # --- Hours and when to seal ---
