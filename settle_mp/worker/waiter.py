@@ -15,7 +15,7 @@ class Waiter:
         # OSError when descriptors have run out.
         heard, self._told = native.original("socket", "socketpair")()
         # A word more than the waiter hears must not stop its speaker.
-        self._told.setblocking(False)
+        self._told.setblocking(False)  # noqa: FBT003  the signature of socket
         # The waiting end is what `socket` is now: a greenlet waits through its hub.
         self._heard = socket.socket(fileno=heard.detach())
         self._lock = native.allocate_lock()
