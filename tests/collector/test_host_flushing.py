@@ -97,8 +97,6 @@ def test_a_scan_that_began_before_is_not_enough(
     """A journal that the present scan has passed is looked at once more."""
     monkeypatch.setattr("settle_mp.collector.adoption.TURN_JOURNALS_MAX", 1)
     journals = [make_journal(state_dir, "ada") for _ in range(3)]
-    for journal in journals:
-        greet(parts, journal)
     look_once(parts)
     ask(parts)
     for journal in journals:
@@ -147,13 +145,16 @@ def test_a_worker_that_does_not_answer_is_waited_for_no_longer_than_bounded(
     journal.close()
 
 
-def test_a_worker_that_died_is_not_waited_for(state_dir: Path, parts: Bench) -> None:
+def test_a_worker_that_died_is_not_waited_for(
+    state_dir: Path, parts: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whose journal was adopted has nothing more to say, whether it was asked or not."""
+    monkeypatch.setattr(host_flushing, "ASK_S", 2 * LONG_S)
     journal = make_journal(state_dir, "ada")
     greet(parts, journal)
     assert len(ask(parts)) == 1
     journal.close()
-    assert finish(parts).confirmed_count == 1
+    assert finish(parts) == wire.Flushed(1, 1, 0, 0, "")
     assert ask(parts) == []
     assert finish(parts).reason == ""
 
