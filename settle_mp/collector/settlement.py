@@ -82,7 +82,10 @@ class Settlement:
         return True
 
     def _judge(self, completed: Completed, now_s: float) -> None:
-        batch = self._state.ledger.outbox.get(completed.batch_id)
+        try:
+            batch = self._state.ledger.outbox.get(completed.batch_id)
+        except LookupError:
+            return  # somebody has decided about it meanwhile
         verdict = classify(completed.answer, now_s=time.time())
         step = next_step(
             _batch_state(batch, now_s),
