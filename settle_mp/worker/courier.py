@@ -64,6 +64,7 @@ class Courier:
         self.asleep = asleep
         self.state = "the collector has not answered"
         self._running = native.allocate_lock()
+        self._is_starting = False
         self._journal = journal
         self._endpoints = endpoints
         self._hours = HourMarks()
@@ -90,20 +91,20 @@ class Courier:
             RuntimeError: When the system allows none.
         """
         self._hand_over_until_s = None
-        # Whoever takes it starts the thread, and that frees it again.
-        if not self._running.acquire(blocking=False):
+        if self.is_running:
             return
         self._ended = None
         try:
+            self._is_starting = True
             native.start_thread(self._run)
         except BaseException:
-            self._running.release()
+            self._is_starting = False
             raise
 
     @property
     def is_running(self) -> bool:
-        """Whether the thread runs."""
-        return bool(self._running.locked())
+        """Whether the thread runs, or is about to."""
+        return self._is_starting or bool(self._running.locked())
 
     def wake(self) -> None:
         """End the courier's sleep."""
@@ -134,6 +135,11 @@ class Courier:
     # --- The thread ---
 
     def _run(self) -> None:
+        # Two may have been started at once, as by a signal handler in the middle of `start`.
+        is_first = self._running.acquire(blocking=False)
+        self._is_starting = False
+        if not is_first:
+            return
         try:
             while not self._is_stopping:
                 try:

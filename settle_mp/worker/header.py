@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from settle_mp.core.fold import add, number_text, parse_number
 from settle_mp.core.record import HEADER_BYTES, Identity, Slot, decode_slot, encode_identity, encode_slot
 from settle_mp.statedir import HEADER_NAME, open_new
-from settle_mp.worker import native
+from settle_mp.worker.turn import Turn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ class Header:
         self.dropped = Slot()
         self._drops: collections.deque[list[Quantity]] = collections.deque()
         self._last_counted: list[Quantity] | None = None
-        self._lock = native.allocate_lock()
+        self._turn = Turn()
 
     @property
     def image(self) -> bytes:
@@ -54,14 +54,11 @@ class Header:
     def drop(self, quantity: Quantity) -> None:
         """Count one event that was not taken.
 
-        Whoever holds the lock counts for all, so that a signal handler in the middle never waits.
+        Whoever is at it counts for all, so that a signal handler in the middle never waits.
         """
         self._drops.append([quantity])
-        while self._drops and self._lock.acquire(blocking=False):
-            try:
-                self._count_drops()
-            finally:
-                self._lock.release()
+        while self._drops and self._turn.run(self._count_drops):
+            pass
 
     def _count_drops(self) -> None:
         """Count what waits. May be ended by an exception anywhere: each drop is counted once all the same."""

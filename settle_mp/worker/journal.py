@@ -10,6 +10,7 @@ takes no store and no record any more, so that the step ends in NoRoomError and 
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import time
@@ -23,7 +24,7 @@ from settle_mp.core.record import (
     encode_mark,
     encode_record,
 )
-from settle_mp.worker import birth, native
+from settle_mp.worker import birth
 from settle_mp.worker.chain import Chain
 from settle_mp.worker.foreign import is_foreign, suppressed
 from settle_mp.worker.header import Header
@@ -35,6 +36,7 @@ from settle_mp.worker.room import (
     allowed_bytes,
 )
 from settle_mp.worker.segment import PARENTS, NoRoomError, Segment
+from settle_mp.worker.turn import Turn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,7 +94,8 @@ class Journal:
         self._folder = folder
         self._limits = limits
         self._pid = os.getpid()
-        self._committing = native.allocate_lock()
+        self._acked: collections.deque[tuple[bytes, int]] = collections.deque()
+        self._turn = Turn()
         self._counted = (0, 0)
         self._is_closed = False
         self._refusal = ("", 0, 0.0)
@@ -277,28 +280,29 @@ class Journal:
         with contextlib.suppress(ValueError):  # just closed
             self._chain.newest.prefault()
 
-    def commit(self, ledger: bytes, position: int, *, is_waiting: bool = True) -> bool:
+    def commit(self, ledger: bytes, position: int) -> bool:
         """The collector has committed up to `position`: note it, and free what is not needed.
 
-        Args:
-            ledger: The ledger's id.
-            position: Up to where.
-            is_waiting: False gives up when another thread is just doing the same.
+        Never waits: where another thread is at it, that one does this as well.
 
         Returns:
             Whether the position is one of this journal's.
         """
         if position > self.tail:
             return False
-        if not self._committing.acquire(is_waiting):
-            return True
-        try:
+        self._acked.append((ledger, position))
+        while self._acked and self._turn.run(self._commit_acked):
+            pass
+        return True
+
+    def _commit_acked(self) -> None:
+        while self._acked:
+            ledger, position = self._acked[0]
             known = self.header.committed
             if position > known.position or ledger != known.ledger:
                 self._commit(ledger, max(position, known.position))
-        finally:
-            self._committing.release()
-        return True
+            # Last, so that one interrupted in the middle is done again.
+            self._acked.popleft()
 
     def _commit(self, ledger: bytes, position: int) -> None:
         counted_to, count = self._counted
@@ -311,7 +315,7 @@ class Journal:
         """Where no courier hears acks, the collector's slot in the header says what it has read itself."""
         theirs = self.header.collectors
         if theirs.position > self.committed:
-            self.commit(theirs.ledger, theirs.position, is_waiting=False)
+            self.commit(theirs.ledger, theirs.position)
 
     def drop(self, quantity: Quantity) -> None:
         """Count one event that was not taken, where the count survives."""

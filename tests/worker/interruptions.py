@@ -11,6 +11,7 @@ tries them all instead of hoping for a signal at the right moment.
 from __future__ import annotations
 
 import dis
+import inspect
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,9 @@ class _Points:
         frame.f_trace_opcodes = True
         frame.f_trace_lines = False
         self._before[frame] = ""
-        self._point()
+        # A generator is entered for its end as well, and no handler runs then.
+        if not frame.f_code.co_flags & inspect.CO_GENERATOR:
+            self._point()
         return self._step
 
     def _step(self, frame: FrameType, event: str, _: Any) -> Any:

@@ -175,7 +175,7 @@ def test_what_the_collector_has_read_itself_is_skipped(client: Settle, collector
     """Rule 2 of the courier, forth: `track()` may hear from the header what was committed, and free it."""
     taken = fill_the_credit(client, collector)
     tail = journal_of(client).tail
-    assert journal_of(client).commit(collector.ledger, tail, is_waiting=False)
+    assert journal_of(client).commit(collector.ledger, tail)
     track(client, "new")
     frame = collector.take()
     assert frame.first >= tail > taken[-1].last

@@ -15,6 +15,7 @@ from settle_mp.worker.room import JournalFullError
 from settle_mp.worker.segment import NoRoomError
 from tests.worker import children, reading
 from tests.worker.faults import failing
+from tests.worker.interruptions import interrupt, points
 from tests.worker.journaling import LEDGER, MEBIBYTE, build, event, fill, folder_of, in_memory, names
 
 if TYPE_CHECKING:
@@ -214,6 +215,39 @@ def test_the_header_says_what_is_committed(tmp_path: Path) -> None:
     found = reading.slot(folder_of(journal), "courier")
     assert (found.ledger, found.position, found.events_count) == (b"M" * 16, position, 5)
     assert (journal.committed, journal.pending_count) == (position, 3)
+    journal.close()
+
+
+def test_a_commit_that_is_interrupted_is_done_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule J2: wherever a handler raises while segments are freed, nothing waits for ever or is lost."""
+    monkeypatch.setattr(journals, "SEGMENT_BYTES_MIN", 4096)
+    monkeypatch.setattr(journals, "SEGMENT_BYTES_MAX", 4096)
+    journal = build(tmp_path)
+
+    def stop() -> None:
+        raise TimeoutError
+
+    def commit() -> None:
+        # As `track()` does where it hears the collector's word in the header.
+        journal.commit(LEDGER, journal.tail)
+
+    def prepare() -> None:
+        fill(journal)
+        journal.append(event("in a new segment"))
+
+    prepare()
+    for at in range(1, points(commit) + 1):
+        prepare()
+        with pytest.raises(TimeoutError):
+            interrupt(commit, at, stop)
+        _, total = journal.census()
+        journal.append(event("later"))
+        commit()
+        assert (journal.committed, journal.pending_count) == (journal.tail, 0), at
+        assert reading.slot(folder_of(journal), "courier").events_count == total + 1, at
+        assert len(list(folder_of(journal).glob("*.seg"))) == 1, at
     journal.close()
 
 
