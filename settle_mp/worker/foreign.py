@@ -11,9 +11,21 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from types import TracebackType
 
-#: Packages whose functions run between a `try` of the worker's and the system call that fails.
+#: Packages whose functions run between a `try` of the worker's and what fails there. Compiled ones may have
+#: frames as well: Cython adds them to its tracebacks.
 _OURS: Final = frozenset(
-    {"settle_mp", "os", "pathlib", "posixpath", "genericpath", "shutil", "secrets", "contextlib", "importlib"}
+    {
+        "settle_mp",
+        "msgpack",
+        "contextlib",
+        "genericpath",
+        "importlib",
+        "os",
+        "pathlib",
+        "posixpath",
+        "secrets",
+        "shutil",
+    }
 )
 #: Nothing that the worker calls leads back into this module; only a handler that tracks does.
 _ENTRY: Final = "settle_mp.worker.client"

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgpack
 import pytest
 
 from settle_mp.worker import foreign
@@ -36,6 +37,7 @@ NOWHERE = Path("/nowhere/at/all")
         NOWHERE.mkdir,
         partial(shutil.rmtree, NOWHERE),
         partial(int, "x"),
+        partial(msgpack.packb, ["\ud800"]),
         failing(28),
     ],
 )
