@@ -8,7 +8,7 @@ from settle_mp.cli import exit_codes
 from settle_mp.cli.options import SECONDS, SettingsLoader, with_settings_loader
 from settle_mp.collector.ledger import LedgerError
 from settle_mp.collector.service import Collector
-from settle_mp.collector.startup import AlreadyRunningError, open_collector
+from settle_mp.collector.startup import AlreadyRunningError, open_collector, spare_garbage_collection
 from settle_mp.transport import AddressError
 
 
@@ -34,6 +34,7 @@ from settle_mp.transport import AddressError
 def collector(load_settings: SettingsLoader, *, drain_timeout_s: float) -> int:
     """Collect the events of this host's workers and ship them upstream, until SIGTERM or Ctrl-C."""
     try:
+        spare_garbage_collection()
         opened = open_collector(load_settings())
         Collector(opened, drain_timeout_s=drain_timeout_s, reload_settings=load_settings).run()
     except AlreadyRunningError as error:

@@ -33,6 +33,9 @@ class BadRunError(ValueError):
     """A run holds bytes that are no record."""
 
 
+_NOWHERE: Final = Entry()
+
+
 class Known:
     """A payload that was decoded before, and the entry that it is added to. Equal only to itself."""
 
@@ -42,7 +45,7 @@ class Known:
         self.folded = folded
         self.quantity = folded.quantity
         self.window: object = None
-        self.entry = Entry()
+        self.entry = _NOWHERE
 
     def add_to(self, window: Window, count: int) -> None:
         """Add `count` events of this payload."""

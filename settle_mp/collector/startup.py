@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import time
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from settle_mp.config import Settings
 
 log = logging.getLogger("settle_mp")
+
+#: Objects made before Python looks for cycles, and how often it looks through older ones.
+GARBAGE_THRESHOLDS: Final = (100_000, 50, 100)
 
 #: How long a lock is tried for, in seconds: commands hold it for a moment to see whether a collector runs.
 LOCK_S: Final = 0.5
@@ -124,6 +128,11 @@ def _open_ledger(state_dir: statedir.StateDir, settings: Settings) -> Ledger:
         ledger.close()
         raise
     return ledger
+
+
+def spare_garbage_collection() -> None:
+    """Have Python look for cycles seldom: the sums of many keys hold none, and cost a look each time."""
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
 def make_upstream(settings: Settings) -> Upstream | None:

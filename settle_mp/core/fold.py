@@ -68,6 +68,7 @@ def parse_number(text: str) -> Quantity:
     return Decimal(text) if "." in text else int(text)
 
 
+_NO_SUMS: Final[dict[str, Quantity]] = {}
 _quoted = json.encoder.encode_basestring
 _ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
@@ -94,7 +95,7 @@ class Entry:
 
     count: int = 0
     quantity: Quantity = 0
-    sums: dict[str, Quantity] = field(default_factory=dict)
+    sums: dict[str, Quantity] = field(default_factory=lambda: _NO_SUMS)
 
     def add(self, folded: Folded, count: int) -> None:
         """Add `count` events like `folded`."""
@@ -105,8 +106,9 @@ class Entry:
         else:
             self.quantity = add(self.quantity, times(quantity, count))
         if sums is not None:
-            for name, value in sums.items():
-                self.sums[name] = add(self.sums.get(name, 0), times(value, count))
+            # Never in place: most entries share one empty dict.
+            added = {name: add(self.sums.get(name, 0), times(value, count)) for name, value in sums.items()}
+            self.sums = self.sums | added
 
 
 def fold_payload(payload: bytes, rules: Mapping[str, MetadataRule]) -> Folded:
