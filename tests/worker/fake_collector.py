@@ -28,7 +28,7 @@ from settle_mp import transport
 from settle_mp.core import wire
 from settle_mp.core.event import unpack_event
 from settle_mp.core.record import mark_s, read_records, segment_seed
-from settle_mp.statedir import StateDir
+from settle_mp.statedir import StateDir, make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,6 +55,7 @@ class FakeCollector:
         self.flushed: Callable[[wire.Flush], wire.Message | None] = lambda flush: wire.Flushed(
             flush.ticket, 0, 0, 0, ""
         )
+        self._flushes: list[wire.Flush] = []
         self._state = StateDir(state_dir)
         self._endpoints = transport.endpoints(self._state, endpoint)
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -68,7 +69,7 @@ class FakeCollector:
 
     def start(self) -> None:
         """Listen, with all that it knew when it was stopped."""
-        self._state.prepare()
+        make_folder(self._state.root)
         self._context = zmq.Context()
         self._pull = transport.pull_socket(self._context)
         self._router = transport.router_socket(self._context)
@@ -184,14 +185,24 @@ class FakeCollector:
             self.events += events(frame, position - frame.first)
             self.positions[frame.producer] = frame.last
         self.say(frame.producer, wire.Ack(self.ledger, self.positions[frame.producer]))
+        self._answer_flushes()
 
     def _answer(self, message: wire.Message) -> None:
         if isinstance(message, wire.Hello):
             self.welcome(message, self.positions.setdefault(message.producer, 0))
         elif isinstance(message, wire.Flush):
-            answer = self.flushed(message)
-            if answer is not None:
-                self.say(message.producer, answer)
+            self._flushes = [each for each in self._flushes if each.ticket != message.ticket]
+            self._flushes.append(message)
+        self._answer_flushes()
+
+    def _answer_flushes(self) -> None:
+        """Answer the flushes whose events have come; they are on another connection, and may be slower."""
+        for flush in list(self._flushes):
+            if self.positions.get(flush.producer, 0) >= flush.position:
+                self._flushes.remove(flush)
+                answer = self.flushed(flush)
+                if answer is not None:
+                    self.say(flush.producer, answer)
 
     def users(self) -> list[str]:
         """Whose events were taken, in order."""
