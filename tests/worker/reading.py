@@ -52,7 +52,7 @@ def segments(folder: Path) -> list[Segment]:
         known = best.get(found.base)
         if known is None or found.used_bytes > known.used_bytes:
             best[found.base] = found
-    committed = slot(folder, "courier").position
+    committed = slot(folder, "courier").position if (folder / "header").exists() else 0
     bases = sorted(best)
     chain = [best[base] for base, end in zip(bases, [*bases[1:], inf], strict=True) if end > committed]
     for before, after in pairwise(chain):
