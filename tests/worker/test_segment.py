@@ -258,7 +258,7 @@ def test_no_reader_sees_a_segment_before_it_is_whole(folder: Path) -> None:
             else:
                 assert path.name.endswith(UNBORN_SUFFIX)
 
-    for at in range(1, points(lambda: make(folder).discard(folder)) + 1):
+    for at in range(1, points(lambda: make(folder)) + 1):
         interrupt(lambda: make(folder), at, look)
     assert len(reading.segments(folder)) == 1
 
