@@ -31,6 +31,10 @@ def _opname(frame: FrameType) -> str:
     return names.get(frame.f_lasti, "")
 
 
+def _is_call(opname: str) -> bool:
+    return opname.startswith("CALL") and not opname.startswith("CALL_INTRINSIC")
+
+
 class _Points:
     """Counts points, and runs the handler at one of them, once."""
 
@@ -60,7 +64,7 @@ class _Points:
         if event == "opcode":
             before, now = self._before.get(frame, ""), _opname(frame)
             self._before[frame] = now
-            if now in _LOOPS or (before.startswith("CALL") and not now.startswith("CALL")):
+            if now in _LOOPS or (_is_call(before) and not _is_call(now)):
                 self._point()
         return self._step
 

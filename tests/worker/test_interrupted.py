@@ -265,6 +265,17 @@ def test_forks_within_the_first_call(fresh: Callable[[], Tracker], *, is_child_f
 
 
 @pytest.mark.parametrize("is_child_first", [True, False])
+def test_forks_within_a_call(quiet: Settle, *, is_child_first: bool) -> None:
+    """Rule J4: a child that was about to append has what it appends with closed under its hands."""
+    tracker = Tracker(quiet)
+    tracker.track("first")
+    for at in range(1, points(partial(tracker.track, "probe")) + 1):
+        ((_, users),) = fork_at(tracker, at, is_child_first=is_child_first).items()
+        assert users in (["both", "child"], ["child"]), at
+    assert tracker.users() == tracker.returned
+
+
+@pytest.mark.parametrize("is_child_first", [True, False])
 def test_forks_within_a_segment_change(tiny: Tracker, *, is_child_first: bool) -> None:
     """Rule J4: a child forked in the midst of a change writes nothing into its parent's pages."""
     for at in segment_change(tiny, every=3):
