@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench fuzz clean
 
 help: ## show this help
 	@echo "settle-mp: make TARGET"
@@ -26,8 +26,11 @@ check: $(VENV)/.installed-dev ## lint, formatting and types
 bench: $(VENV)/.installed-dev ## run the benchmarks (minutes; wants a quiet machine)
 	@for name in track collector idle; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
+fuzz: $(VENV)/.installed-dev $(VENV)/.installed-fuzz ## fuzz all decoders, RUNS inputs each (1,000,000: some minutes)
+	@$(BIN)/python -m tests.fuzz --runs $(or $(RUNS),1000000)
+
 clean: ## remove the environment, caches and built packages
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .fuzz dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find settle_mp tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # Rebuilt in place when pyproject.toml changes. "dev" holds all of "demo", so that make demo works offline after make test.

@@ -133,6 +133,8 @@ _SLOT: Final = struct.Struct("<Q16sQQQ64s")
 _SLOT_BYTES: Final = 128
 _CHECKSUM_BYTES: Final = 4
 _FACTS_MAX: Final = 12
+#: What a producer's key can be: of a test or a live key, or of none that it could read.
+_KEY_MODES: Final = ("test", "live", "")
 #: A quantity as decimal digits. The widest sum of a producer's drops takes 13 digits for one event's
 #: quantity, 19 for their count, a point and 27 places: 60 of the slot's 64 characters.
 _PLAIN_NUMBER: Final = re.compile(rb"[0-9]+(\.[0-9]+)?\Z")
@@ -218,6 +220,8 @@ def _is_sound(identity: Identity) -> bool:
         type(identity.producer) is bytes
         and len(identity.producer) == PRODUCER_ID_BYTES
         and all(type(text) is str for text in texts)
+        # A ledger that is bound to no mode yet takes that of its first event, for good.
+        and identity.key_mode in _KEY_MODES
         and type(identity.born_s) in (int, float)
         and 0 <= identity.born_s < TIME_S_MAX
     )

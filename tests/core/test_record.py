@@ -226,7 +226,6 @@ def test_too_long_an_identity_is_clipped(char: str) -> None:
     """Whatever a host or a program is called, the identity stays within its part of the header."""
     identity = replace(
         IDENTITY,
-        key_mode=char * 999,
         name=char * 999,
         host=char * 999,
         facts={f"{number:02}{char * 99}": char * 999 for number in range(99)},
@@ -281,6 +280,7 @@ def checksum(data: bytes) -> int:
         (b"short", "test", "n", "h", 1.0, {}),
         ("sixteen letters!", "test", "n", "h", 1.0, {}),
         (PRODUCER, 1, "n", "h", 1.0, {}),
+        (PRODUCER, "Test", "n", "h", 1.0, {}),
         (PRODUCER, "test", None, "h", 1.0, {}),
         (PRODUCER, "test", "n", b"h", 1.0, {}),
         (PRODUCER, "test", "n", "h", "1", {}),

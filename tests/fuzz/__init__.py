@@ -1,0 +1,1 @@
+"""Fuzzers of all that reads bytes of others: `make fuzz`. What they found is in `corpus/`."""
