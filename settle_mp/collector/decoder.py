@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import chain, repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from settle_mp.collector.frames import Intake
 from settle_mp.core.event import InvalidEventError, Quantity
-from settle_mp.core.fold import Entry, Folded, fold_payload, fold_payload_without_rules, total
+from settle_mp.core.fold import Entry, Folded, add, fold_payload, fold_payload_without_rules, total
 from settle_mp.core.record import mark_s, read_records, segment_seed
 from settle_mp.core.window import hour_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from settle_mp.collector.frames import StoredFrame
     from settle_mp.core.rules import MetadataRule
@@ -39,19 +40,19 @@ _NOWHERE: Final = Entry()
 class Known:
     """A payload that was decoded before, and the entry that it is added to. Equal only to itself."""
 
-    __slots__ = ("entry", "folded", "quantity", "window")
+    __slots__ = ("entry", "folded", "is_whole", "quantity", "window")
 
     def __init__(self, folded: Folded) -> None:
         self.folded = folded
         self.quantity = folded.quantity
+        #: Whether all that it adds is whole numbers to a quantity.
+        self.is_whole = type(folded.quantity) is int and folded.sums is None
         self.window: object = None
         self.entry = _NOWHERE
 
-    def add_to(self, window: Window, count: int) -> None:
-        """Add `count` events of this payload."""
-        if self.window is not window.token:
-            self.window, self.entry = window.token, window.entry(self.folded.key)
-        self.entry.add(self.folded, count)
+    def enter(self, window: Window) -> None:
+        """Find the entry in a window that it was not added to before."""
+        self.window, self.entry = window.token, window.entry(self.folded.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +106,14 @@ class Decoder:
             last: The position that is committed with them.
         """
         refused: dict[bytes, str] = {}
-        try:
-            events = list(map(self._whole.__getitem__, payloads))
-            quantity: Quantity = sum(map(_quantity_of, events))
-        except KeyError:
-            events, refused = self._look(payloads)
-            quantity = total(event.quantity for event in events)
+        looked_up = list(map(self._whole.get, payloads))
+        events = list(filter(None, looked_up))
+        quantity: Quantity = sum(map(_quantity_of, events))
+        if len(events) < len(payloads):
+            unknown = [payload for payload, event in zip(payloads, looked_up, strict=True) if event is None]
+            learned, refused = self._look(unknown)
+            quantity = add(quantity, total(event.quantity for event in learned))
+            events += learned
         intake = Intake(
             producer=frame.producer,
             first=frame.first,
@@ -148,14 +151,26 @@ class Decoder:
         return known
 
     @staticmethod
-    def add(window: Window, runs: Iterable[list[Known]]) -> None:
+    def add(window: Window, runs: Sequence[list[Known]]) -> None:
         """Add the events of some runs to their window."""
-        counts: Counter[Known] = Counter()
-        for events in runs:
-            counts.update(events)
-            window.events_count += len(events)
-        for known, count in counts.items():
-            known.add_to(window, count)
+        events_count = sum(map(len, runs))
+        events = chain.from_iterable(runs)
+        # With so many keys that few of these events are alike, counting them first would only cost.
+        is_sparse = events_count < len(window.entries)
+        repeated: Iterable[tuple[Known, int]]
+        repeated = zip(events, repeat(1)) if is_sparse else Counter(events).items()
+        window.events_count += events_count
+        token = window.token
+        for known, count in repeated:
+            if known.window is not token:
+                known.enter(window)
+            entry = known.entry
+            # In line, not a call, since with many keys there are hundreds of thousands of these a second.
+            if known.is_whole and type(entry.quantity) is int:
+                entry.count += count
+                entry.quantity += known.quantity * count
+            else:
+                entry.add(known.folded, count)
 
     def recall(self, frame: StoredFrame) -> list[Known]:
         """The valid events of a committed frame; what was accepted before stays so under any rules."""

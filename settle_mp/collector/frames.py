@@ -19,7 +19,7 @@ from settle_mp.core.books import Amount, amount_of
 from settle_mp.core.fold import Entry, Key, number_text, parse_number, total
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from settle_mp.collector.database import Database
     from settle_mp.core.event import Quantity
@@ -249,5 +249,5 @@ def _unpacked(value: int | str) -> Quantity:
     return value if isinstance(value, int) else parse_number(value)
 
 
-def _packed_sums(sums: dict[str, Quantity]) -> list[tuple[str, int | str]]:
+def _packed_sums(sums: Mapping[str, Quantity]) -> list[tuple[str, int | str]]:
     return [(name, _packed(value)) for name, value in sums.items()]

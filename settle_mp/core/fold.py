@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from decimal import Context, Decimal, Inexact, Overflow, Rounded
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from settle_mp.core.event import InvalidEventError, unpack_event
@@ -68,7 +69,8 @@ def parse_number(text: str) -> Quantity:
     return Decimal(text) if "." in text else int(text)
 
 
-_NO_SUMS: Final[dict[str, Quantity]] = {}
+#: What most entries share, and nobody can write to.
+_NO_SUMS: Final[Mapping[str, Quantity]] = MappingProxyType({})
 _quoted = json.encoder.encode_basestring
 _ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
@@ -95,7 +97,7 @@ class Entry:
 
     count: int = 0
     quantity: Quantity = 0
-    sums: dict[str, Quantity] = field(default_factory=lambda: _NO_SUMS)
+    sums: Mapping[str, Quantity] = field(default_factory=lambda: _NO_SUMS)
 
     def add(self, folded: Folded, count: int) -> None:
         """Add `count` events like `folded`."""
@@ -106,9 +108,8 @@ class Entry:
         else:
             self.quantity = add(self.quantity, times(quantity, count))
         if sums is not None:
-            # Never in place: most entries share one empty dict.
             added = {name: add(self.sums.get(name, 0), times(value, count)) for name, value in sums.items()}
-            self.sums = self.sums | added
+            self.sums = {**self.sums, **added}
 
 
 def fold_payload(payload: bytes, rules: Mapping[str, MetadataRule]) -> Folded:
