@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "collector": {"core", "between", "collector"},
     "sandbox": {"core", "between", "sandbox"},
     "integrations": {"core", "between", "worker", "integrations"},
-    "testing": {"core", "between", "worker"},
+    "testing": {"core", "between", "worker", "testing"},
     "settle_mp": {"core", "between", "worker"},
     # These two start the others and are started by nobody.
     "demo": EVERYTHING | {"demo"},

@@ -12,11 +12,11 @@ import functools
 import os
 import random
 import time
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from settle_mp.calling import Calling, Found
 from settle_mp.errors import ApiError, SettleSettleError
-from settle_mp.worker.line import key_of, tell_doubt, where
+from settle_mp.worker.line import key_of, stand_in_for, tell_doubt, where
 from settle_mp.worker.native import start_thread
 
 if TYPE_CHECKING:
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
     from settle_mp.async_upstream import AsyncUpstream
     from settle_mp.config import Settings
-    from settle_mp.core.call import Call
+    from settle_mp.core.answer import NoReply
+    from settle_mp.core.call import Call, Heard
     from settle_mp.core.secret import Secret
-    from settle_mp.worker.line import Where
+    from settle_mp.worker.line import StandIn, Where
 
 T = TypeVar("T")
 
@@ -59,7 +60,7 @@ class AsyncLine:
             TypeError, ValueError: If timeout or on_in_doubt is none.
         """
         calling = Calling(call, timeout=timeout, on_in_doubt=on_in_doubt, now_s=time.monotonic())
-        upstream = await self._upstream()
+        upstream = await self._way(call)
         while True:
             answer = await upstream.call(call, timeout_s=calling.left_s(time.monotonic()))
             try:
@@ -82,6 +83,10 @@ class AsyncLine:
             upstream = self._upstreams.pop(asyncio.get_running_loop(), None)
             if upstream is not None:
                 await upstream.aclose()
+
+    async def _way(self, call: Call[Any]) -> AsyncUpstream | Awaited:
+        stand_in = stand_in_for(call)
+        return await self._upstream() if stand_in is None else Awaited(stand_in)
 
     async def _upstream(self) -> AsyncUpstream:
         self._forget_others()
@@ -112,6 +117,17 @@ class AsyncLine:
             return AsyncUpstream(self._settings.base_url, key)
         except ValueError as error:
             raise ApiError(f"Nothing was sent. {error}", 0) from None
+
+
+class Awaited:
+    """What stands in for the upstream, awaited like one."""
+
+    def __init__(self, stand_in: StandIn) -> None:
+        self._stand_in = stand_in
+
+    async def call(self, call: Call[Any], *, timeout_s: float) -> Heard | NoReply:
+        """Answer at once."""
+        return self._stand_in.call(call, timeout_s=timeout_s)
 
 
 async def in_thread(work: Callable[[], T]) -> T:

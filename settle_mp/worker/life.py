@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 #: Stands for "all of them": how many are in a flush's scope is known only when it is reported.
 ALL_COUNT: Final = 2**53
 
+#: Lives that take the place of every producer's, the last one first: none but in tests of our users'; see
+#: `recording`.
+stand_ins: Final[list[Life]] = []
+
+
+def stand_in() -> Life | None:
+    """What all producers take for their life at present, if anything."""
+    return next(reversed(stand_ins), None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:

@@ -13,7 +13,7 @@ import logging
 import os
 import random
 import time
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from settle_mp.calling import Calling, Found
 from settle_mp.errors import ApiError, AuthenticationError, SettleSettleError
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from settle_mp.config import Settings
-    from settle_mp.core.call import Call
+    from settle_mp.core.answer import NoReply
+    from settle_mp.core.call import Call, Heard
     from settle_mp.core.secret import Secret
     from settle_mp.upstream import Upstream
 
@@ -34,6 +35,25 @@ T = TypeVar("T")
 Where = tuple[str, "Secret | None", "Path | None", bool]
 
 _lines: Final[dict[Where, Line]] = {}
+
+
+class StandIn(Protocol):
+    """What answers calls in place of the upstream."""
+
+    def takes(self, call: Call[Any]) -> bool:
+        """Whether it answers this one."""
+
+    def call(self, call: Call[Any], *, timeout_s: float) -> Heard | NoReply:
+        """Answer it, without any waiting."""
+
+
+#: Asked before any upstream, the last one first. None but in tests of our users'; see `settle_mp.testing`.
+stand_ins: Final[list[StandIn]] = []
+
+
+def stand_in_for(call: Call[Any]) -> StandIn | None:
+    """What answers this call in place of the upstream, if anything."""
+    return next((each for each in reversed(stand_ins) if each.takes(call)), None)
 
 
 def where(settings: Settings) -> Where:
@@ -94,7 +114,7 @@ class Line:
             TypeError, ValueError: If timeout or on_in_doubt is none.
         """
         calling = Calling(call, timeout=timeout, on_in_doubt=on_in_doubt, now_s=time.monotonic())
-        upstream = self._upstream()
+        upstream = self._way(call)
         while True:
             answer = upstream.call(call, timeout_s=calling.left_s(time.monotonic()))
             try:
@@ -115,6 +135,9 @@ class Line:
         """Close this process's idle connections. Calls under way end as usual, later ones open anew."""
         for key in list(self._upstreams):
             self._drop(key)
+
+    def _way(self, call: Call[Any]) -> Upstream | StandIn:
+        return stand_in_for(call) or self._upstream()
 
     def _upstream(self) -> Upstream:
         mine = (os.getpid(), key_of(self._settings))

@@ -21,7 +21,7 @@ from settle_mp.worker.courier import Courier
 from settle_mp.worker.flushes import FlushRequest
 from settle_mp.worker.foreign import is_foreign
 from settle_mp.worker.journal import CLOSED, Journal
-from settle_mp.worker.life import Life
+from settle_mp.worker.life import Life, stand_in
 from settle_mp.worker.report import FlushReport
 from settle_mp.worker.room import JournalFullError, Limits
 from settle_mp.worker.segment import NoRoomError
@@ -137,7 +137,7 @@ class Producer:
 
     def _life(self) -> Life:
         while True:
-            life = self._lives.get(self._forks_count)
+            life = stand_in() or self._lives.get(self._forks_count)
             if life is not None:
                 if life.is_ours:
                     return life
@@ -234,7 +234,7 @@ class Producer:
 
     def _mine(self) -> Life | None:
         """This process's life, if it has begun."""
-        life = self._lives.get(self._forks_count)
+        life = stand_in() or self._lives.get(self._forks_count)
         return life if life is not None and life.is_ours else None
 
     @property
@@ -318,10 +318,15 @@ def _register_exit() -> None:
         atexit.register(_at_exit)
 
 
+def all_producers() -> list[Producer]:
+    """Every producer that a client in this process has asked for."""
+    return list(_producers.values())
+
+
 def close_all(timeout_s: float) -> None:
     """Hand over what all clients in this process journaled, within one deadline; see `Producer.close`."""
     deadline_s = time.monotonic() + timeout_s
-    for producer in list(_producers.values()):
+    for producer in all_producers():
         with contextlib.suppress(Exception):
             producer.close(max(0.0, deadline_s - time.monotonic()))
 
@@ -333,7 +338,7 @@ def _at_exit() -> None:
 
 def _after_fork_in_child() -> None:
     birth.forget_parent()
-    for producer in list(_producers.values()):
+    for producer in all_producers():
         producer.after_fork_in_child()
 
 
