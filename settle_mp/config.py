@@ -56,6 +56,7 @@ class Settings:
         api_key_file: A file that holds the key, or None; never set together with `api_key`.
         base_url: The upstream's address without `/v1`.
         endpoint: Where the collector listens (`ipc://` or `tcp://`); None is a socket in the state folder.
+        keys_dir: The folder of the CURVE keys for tcp; None is `keys` in the state folder.
         flush_interval_s: Age at which the open window is shipped, in seconds. Default 2.
         batch_rows_max: Rows in one request upstream. Default 50, as the vendor's SDKs send.
         journal_bytes_max: Unshipped events of one process, in bytes. Default 64 MiB.
@@ -77,6 +78,7 @@ class Settings:
     api_key_file: Path | None = None
     base_url: str = DEFAULT_BASE_URL
     endpoint: str | None = None
+    keys_dir: Path | None = None
     flush_interval_s: float = 2.0
     batch_rows_max: int = 50
     journal_bytes_max: int = 64 * _MIB
@@ -132,6 +134,7 @@ _KINDS: Final[Mapping[str, kinds.Kind]] = {
     "api_key_file": kinds.path(),
     "base_url": kinds.base_url(),
     "endpoint": kinds.endpoint(),
+    "keys_dir": kinds.path(),
     "flush_interval_s": kinds.number(0.01, 3600, "seconds"),
     "batch_rows_max": kinds.whole(1, 10_000, "rows"),
     "journal_bytes_max": kinds.size(64 * 1024, 1024 * _GIB),
@@ -153,7 +156,7 @@ _VARIABLES: Final[Mapping[str, str]] = {
     for name in _KINDS
 }
 
-_PATHS: Final = ("state_dir", "api_key_file")
+_PATHS: Final = ("state_dir", "api_key_file", "keys_dir")
 
 #: Checked values of one layer by name, each with its source.
 _Layer = dict[str, tuple[Any, str]]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import zmq
 
-from settle_mp import statedir, transport
+from settle_mp import endpoints, statedir, transport
 from settle_mp.core import wire
 
 if TYPE_CHECKING:
@@ -42,12 +42,14 @@ def ask(
 
     Raises:
         AddressError: The collector's address can't be used.
+        KeysError: The keys for it can't be used.
     """
-    endpoints = transport.endpoints(statedir.StateDir(settings.state_dir), settings.endpoint)
+    collector = endpoints.of_client(settings)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     try:
         # A name of its own, never one of a producer's: those are 16 bytes.
-        socket = transport.dealer_socket(context, endpoints.control, b"command-" + os.urandom(16))
+        name = b"command-" + os.urandom(16)
+        socket = transport.dealer_socket(context, collector.control, name, collector.curve)
         deadline_s = time.monotonic() + timeout_s
         while (left_s := deadline_s - time.monotonic()) > 0:
             with contextlib.suppress(zmq.Again):  # the queue to a collector that is away is full

@@ -110,6 +110,17 @@ def make_folder(folder: Path, group: str | None = None) -> None:
         folder.chmod(0o2770)
 
 
+def group_id(group: str | None) -> int | None:
+    """The number of the group whose members share the state folder.
+
+    Raises:
+        LookupError: There is no such group on this host.
+    """
+    import grp  # not for workers that need no group
+
+    return None if group is None else grp.getgrnam(group).gr_gid
+
+
 def file_mode(group: str | None) -> int:
     """The rights of a file in the state folder."""
     return PRIVATE_MODE if group is None else 0o660

@@ -1,4 +1,4 @@
-"""ZeroMQ in one place: addresses, socket options, the safe bind, and the descriptor probe.
+"""ZeroMQ in one place: socket options, CURVE, the safe bind, and the descriptor probe.
 
 Each option that differs from libzmq's default is there because the default lost data or let strangers in.
 """
@@ -12,14 +12,13 @@ import random
 import resource
 import socket as plain_socket
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import zmq
 
 if TYPE_CHECKING:
-    from settle_mp.statedir import StateDir
+    from settle_mp.keys import Curve
 
 #: Bytes of a message at most. A frame is 128 KiB; libzmq's default has no bound.
 MESSAGE_BYTES_MAX: Final = 1024 * 1024
@@ -32,12 +31,14 @@ CONTROL_QUEUE_MAX: Final = 8
 #: second for ever, in every idle worker.
 RECONNECT_MS: Final = 100
 RECONNECT_MS_MAX: Final = 4_000
+#: When a tcp connection is taken for dead: nothing came for so long, then so many probes this far apart.
+KEEPALIVE_IDLE_S: Final = 60
+KEEPALIVE_INTERVAL_S: Final = 15
+KEEPALIVE_COUNT: Final = 4
+#: And when what was sent is not acknowledged by the other side's kernel for so long, in ms.
+UNANSWERED_MS_MAX: Final = 30_000
 #: Any name: with one set, libzmq refuses peers of protocol versions whose bytes pass as messages.
 ZAP_DOMAIN: Final = b"settle-mp"
-#: The bound of `sun_path`, less its closing zero (unix(7) on Linux; macOS has 103).
-SOCKET_PATH_BYTES_MAX: Final = 107 if os.uname().sysname == "Linux" else 103
-#: The highest port; control messages take the one above that of the frames.
-PORT_MAX: Final = 65535
 #: Descriptors that must be free before ZeroMQ is started: it aborts the process when it can't open one.
 PROBE_DESCRIPTORS: Final = 16
 
@@ -50,79 +51,26 @@ class InUseError(AddressError):
     """Somebody listens on the address."""
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoints:
-    """The two addresses of a collector."""
-
-    frames: str
-    control: str
-
-    @property
-    def is_local(self) -> bool:
-        """Whether worker and collector see the same files."""
-        return self.frames.startswith("ipc://")
-
-
-def endpoints(state: StateDir, endpoint: str | None) -> Endpoints:
-    """The addresses for an `endpoint` setting; None means sockets in the state folder.
-
-    Raises:
-        AddressError: When the address can't be used.
-    """
-    if endpoint is None:
-        return Endpoints(_ipc(state.frames_socket), _ipc(state.control_socket))
-    if endpoint.startswith("ipc://"):
-        path = endpoint.removeprefix("ipc://")
-        return Endpoints(_ipc(Path(path)), _ipc(Path(path + ".control")))
-    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    is_port = port.isascii() and port.isdecimal() and 0 < int(port) < PORT_MAX
-    if not endpoint.startswith("tcp://") or not is_port:
-        msg = f"endpoint must be ipc://PATH or tcp://HOST:PORT with a port below {PORT_MAX}, not {endpoint!r}"
-        raise AddressError(msg)
-    if host == "localhost":
-        host = "127.0.0.1"  # libzmq takes a name for a network interface where it listens
-    if not _is_loopback(host):
-        msg = f"endpoint {endpoint!r} is not on loopback; that needs CURVE keys, which this version has not"
-        raise AddressError(msg)
-    return Endpoints(f"tcp://{host}:{port}", f"tcp://{host}:{int(port) + 1}")
-
-
-def _ipc(path: Path) -> str:
-    bytes_count = len(os.fsencode(path))
-    if bytes_count > SOCKET_PATH_BYTES_MAX:
-        msg = (
-            f"the socket path {path} has {bytes_count} bytes; the system allows {SOCKET_PATH_BYTES_MAX}. "
-            "Choose a shorter state_dir, or set endpoint to ipc:// with a short path"
-        )
-        raise AddressError(msg)
-    return f"ipc://{path}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def push_socket(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[bytes]:
+def push_socket(
+    context: zmq.Context[zmq.Socket[bytes]], address: str, curve: Curve | None = None
+) -> zmq.Socket[bytes]:
     """A courier's socket for frames. Its queue has no bound of its own: the credit window bounds it."""
     socket = context.socket(zmq.PUSH)
     socket.setsockopt(zmq.SNDHWM, 0)
-    return _connected(socket, address)
+    return _connected(socket, address, curve)
 
 
 def dealer_socket(
-    context: zmq.Context[zmq.Socket[bytes]], address: str, identity: bytes
+    context: zmq.Context[zmq.Socket[bytes]], address: str, identity: bytes, curve: Curve | None = None
 ) -> zmq.Socket[bytes]:
     """A worker's or command's socket for control messages, known to the collector by `identity`."""
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.IDENTITY, identity)
     socket.setsockopt(zmq.SNDHWM, CONTROL_QUEUE_MAX)
-    return _connected(socket, address)
+    return _connected(socket, address, curve)
 
 
-def pull_socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+def pull_socket(context: zmq.Context[zmq.Socket[bytes]], curve: Curve | None = None) -> zmq.Socket[bytes]:
     """The collector's socket for frames.
 
     No bound on the queue: with one, heartbeats disconnect a busy collector's peers and reorder what is
@@ -130,26 +78,28 @@ def pull_socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
     """
     socket = context.socket(zmq.PULL)
     socket.setsockopt(zmq.RCVHWM, 0)
-    return _guarded(socket)
+    return _guarded(socket, curve)
 
 
-def router_socket(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+def router_socket(context: zmq.Context[zmq.Socket[bytes]], curve: Curve | None = None) -> zmq.Socket[bytes]:
     """The collector's socket for control messages."""
     socket = context.socket(zmq.ROUTER)
     # A courier that reconnects before its old connection is known dead takes its name over.
     socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
-    return _guarded(socket)
+    return _guarded(socket, curve)
 
 
-def _connected(socket: zmq.Socket[bytes], address: str) -> zmq.Socket[bytes]:
+def _connected(socket: zmq.Socket[bytes], address: str, curve: Curve | None) -> zmq.Socket[bytes]:
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
     # With a maximum the pause doubles and has no jitter of its own, so the bounds differ by process.
     jitter = random.uniform(0.75, 1.25)  # noqa: S311  no secret
     socket.setsockopt(zmq.RECONNECT_IVL, int(RECONNECT_MS * jitter))
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, int(RECONNECT_MS_MAX * jitter))
-    if address.startswith("tcp://"):
-        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    if curve is not None:
+        socket.setsockopt(zmq.CURVE_SERVERKEY, curve.collector.encode())
+    _secure(socket, curve)
+    _notice_death(socket)
     _allow_ipv6(socket, address)
     socket.connect(address)
     return socket
@@ -160,11 +110,33 @@ def _allow_ipv6(socket: zmq.Socket[bytes], address: str) -> None:
         socket.setsockopt(zmq.IPV6, 1)
 
 
-def _guarded(socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
+def _secure(socket: zmq.Socket[bytes], curve: Curve | None) -> None:
+    if curve is not None:
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, curve.public.encode())
+        socket.setsockopt(zmq.CURVE_SECRETKEY, curve.secret.reveal().encode())
+
+
+def _notice_death(socket: zmq.Socket[bytes]) -> None:
+    """Have the kernel end a tcp connection whose other side is gone without a word (a host, a NAT's memory).
+
+    Its own times are hours when nothing is sent, and a quarter of an hour when something is.
+    """
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_INTERVAL_S)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_COUNT)
+    socket.setsockopt(zmq.TCP_MAXRT, UNANSWERED_MS_MAX)
+
+
+def _guarded(socket: zmq.Socket[bytes], curve: Curve | None) -> zmq.Socket[bytes]:
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
+    if curve is not None:
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+    _secure(socket, curve)
+    _notice_death(socket)
     return socket
 
 
@@ -182,12 +154,33 @@ def bind(socket: zmq.Socket[bytes], address: str) -> None:
         path.unlink(missing_ok=True)
     _allow_ipv6(socket, address)
     try:
-        socket.bind(address)
+        socket.bind(_own_address(address))
         if path is not None:
             _share(path)
     except (zmq.ZMQError, OSError) as error:
         msg = f"can't listen on {address}: {error}"
         raise AddressError(msg) from None
+
+
+def _own_address(address: str) -> str:
+    """A host's name resolved: where it listens, libzmq takes one for a network interface.
+
+    Raises:
+        OSError: When it can't be resolved.
+    """
+    host, _, port = address.removeprefix("tcp://").rpartition(":")
+    if not address.startswith("tcp://") or host == "*" or _is_ip(host):
+        return address
+    found = plain_socket.getaddrinfo(host, None, plain_socket.AF_INET, plain_socket.SOCK_STREAM)
+    return f"tcp://{found[0][4][0]}:{port}"
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _share(path: Path) -> None:

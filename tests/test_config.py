@@ -65,6 +65,7 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         "api_key": None,
         "base_url": DEFAULT_BASE_URL,
         "endpoint": None,
+        "keys_dir": None,
         "flush_interval_s": 2.0,
         "batch_rows_max": 50,
         "journal_bytes_max": 64 * 1024**2,
@@ -105,7 +106,7 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         "flush_interval_s": "3", "batch_rows_max": "3", "journal_bytes_max": "1MiB",
         "journals_bytes_max": "2MiB", "ledger_bytes_max": "3MiB", "on_in_doubt": "hold",
         "idempotency_ttl_s": "60", "annotate": "false", "group": "g", "on_invalid": "count",
-        "disabled": "true",
+        "disabled": "true", "keys_dir": "/k",
     }  # fmt: skip
     assert names == texts.keys() | {"api_key_file"}
     vendors = {"api_key", "base_url"}
@@ -212,7 +213,7 @@ def test_a_named_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         ("SETTLE_MP_BATCH_ROWS_MAX", "2.5", "batch_rows_max", "float"),
         ("SETTLE_MP_ANNOTATE", "maybe", "annotate", "'maybe'"),
         ("SETTLE_MP_ON_INVALID", "ignore", "on_invalid", "'ignore'"),
-        ("SETTLE_MP_ENDPOINT", "tcp://10.0.0.1:5", "endpoint", "CURVE keys"),
+        ("SETTLE_MP_ENDPOINT", "tcp://10.0.0.1:port", "endpoint", "'port'"),
         ("SETTLESETTLE_BASE_URL", "api.example.com", "base_url", "'api.example.com'"),
     ],
 )

@@ -9,15 +9,17 @@ import socket
 import stat
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 import pytest
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from settle_mp import transport
+from settle_mp import endpoints, transport
+from settle_mp.core.kinds import SOCKET_PATH_BYTES_MAX
 from settle_mp.statedir import StateDir
 from settle_mp.transport import AddressError, InUseError
+from tests.sockets import KeepingContext
 from tests.worker import children
 
 if TYPE_CHECKING:
@@ -28,18 +30,6 @@ if TYPE_CHECKING:
 
 #: Seconds that a test waits for what must come.
 DEADLINE_S = 20.0
-
-
-class KeepingContext(zmq.Context["zmq.Socket[bytes]"]):
-    """A context whose sockets live as long as it does, whoever forgets them."""
-
-    kept: ClassVar[list[object]] = []
-
-    def socket(self, *arguments: Any, **options: Any) -> Any:
-        """Make a socket and keep it."""
-        made = super().socket(*arguments, **options)
-        self.kept.append(made)
-        return made
 
 
 @pytest.fixture
@@ -74,13 +64,13 @@ def receive(socket: Socket) -> bytes:
 def test_sockets_are_in_the_state_folder_unless_said_otherwise(state_dir: Path) -> None:
     """One setting names both: control is beside the frames, or one port above."""
     state = StateDir(state_dir)
-    own = transport.endpoints(state, None)
+    own = endpoints.parse(state, None)
     assert (own.frames, own.control) == (f"ipc://{state_dir}/frames", f"ipc://{state_dir}/control")
-    named = transport.endpoints(state, "ipc:///run/smp")
+    named = endpoints.parse(state, "ipc:///run/smp")
     assert (named.frames, named.control) == ("ipc:///run/smp", "ipc:///run/smp.control")
-    tcp = transport.endpoints(state, "tcp://127.0.0.1:4000")
+    tcp = endpoints.parse(state, "tcp://127.0.0.1:4000")
     assert (tcp.frames, tcp.control) == ("tcp://127.0.0.1:4000", "tcp://127.0.0.1:4001")
-    assert [each.is_local for each in (own, named, tcp)] == [True, True, False]
+    assert [each.is_tcp for each in (own, named, tcp)] == [False, False, True]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.8.8.8", "[::1]"])
@@ -90,7 +80,7 @@ def test_loopback_is_listened_on(host: str, context: Context) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     try:
-        addresses = transport.endpoints(StateDir(Path("/")), f"tcp://{host}:{port}")
+        addresses = endpoints.parse(StateDir(Path("/")), f"tcp://{host}:{port}")
         pull = transport.pull_socket(context)
         transport.bind(pull, addresses.frames)
     except AddressError as error:
@@ -120,7 +110,7 @@ def test_loopback_is_listened_on(host: str, context: Context) -> None:
 def test_tcp_beyond_loopback_is_refused(host: str) -> None:
     """Without keys anybody on the network could bill or read; the error says what is missing."""
     with pytest.raises(AddressError, match="not on loopback; that needs CURVE keys"):
-        transport.endpoints(StateDir(Path("/")), f"tcp://{host}:4000")
+        endpoints.parse(StateDir(Path("/")), f"tcp://{host}:4000")
 
 
 @pytest.mark.parametrize(
@@ -143,20 +133,20 @@ def test_tcp_beyond_loopback_is_refused(host: str) -> None:
 def test_what_is_no_endpoint_is_refused(endpoint: str) -> None:
     """The error quotes it and says what is allowed."""
     with pytest.raises(AddressError, match=r"ipc://PATH or tcp://HOST:PORT") as caught:
-        transport.endpoints(StateDir(Path("/")), endpoint)
+        endpoints.parse(StateDir(Path("/")), endpoint)
     assert repr(endpoint) in str(caught.value)
 
 
 def test_a_socket_path_that_is_too_long_is_refused(context: Context, state_dir: Path) -> None:
     """The system's bound is 107 bytes, in bytes and not characters; one less works in earnest."""
-    room = transport.SOCKET_PATH_BYTES_MAX - len(os.fsencode(state_dir)) - len("/") - len("/control")
+    room = SOCKET_PATH_BYTES_MAX - len(os.fsencode(state_dir)) - len("/") - len("/control")
     longest = state_dir / ("ü" * (room // 2) + "x" * (room % 2))
     longest.mkdir()
-    addresses = transport.endpoints(StateDir(longest), None)
-    assert len(os.fsencode(path_of(addresses.control))) == transport.SOCKET_PATH_BYTES_MAX
+    addresses = endpoints.parse(StateDir(longest), None)
+    assert len(os.fsencode(path_of(addresses.control))) == SOCKET_PATH_BYTES_MAX
     transport.bind(transport.router_socket(context), addresses.control)
     with pytest.raises(AddressError, match=r"the system allows 10[37]"):
-        transport.endpoints(StateDir(longest.with_name(longest.name + "x")), None)
+        endpoints.parse(StateDir(longest.with_name(longest.name + "x")), None)
 
 
 # Bind.

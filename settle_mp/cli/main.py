@@ -35,6 +35,7 @@ _COMMANDS: Final[Mapping[str, _Command]] = {
     "flush": _Command(summary="Ask the collector to ship everything of every worker."),
     "deadletter": _Command(summary="Look at what the upstream refused."),
     "config": _Command(summary="Show every setting with its value and source."),
+    "keys": _Command(summary="Make CURVE keys for a collector on another host."),
     "sandbox": _Command(summary="Run a local stand-in for the upstream API.", extra="sandbox"),
     "demo": _Command(summary="See it work: real servers, real kills, tracked against billed.", extra="demo"),
 }

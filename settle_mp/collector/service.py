@@ -19,6 +19,7 @@ from settle_mp.collector.ledger import LedgerDamagedError, LedgerError
 from settle_mp.collector.parts import Parts
 from settle_mp.collector.recovery import Recovery
 from settle_mp.collector.sockets import Sockets
+from settle_mp.collector.startup import admitted
 from settle_mp.core import wire
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Collector:
         self._drain_timeout_s = drain_timeout_s
         self._drain_scan = 0
         self._reload_settings = reload_settings
-        self._sockets = Sockets(opened.endpoints, self._parts.delivery.wake_fd)
+        self._sockets = Sockets(opened.endpoints, self._parts.delivery.wake_fd, admitted(opened.settings))
         self._stopping_since_s: float | None = None
         self._is_hurried = False
         self._recovery = Recovery(self._parts)
@@ -252,7 +253,10 @@ class Collector:
 
     def _reload(self) -> None:
         try:
-            self._parts.use(self._reload_settings())
+            settings = self._reload_settings()
+            guests = admitted(settings)
+            self._parts.use(settings)
+            self._sockets.admit(guests)
         except (ValueError, LedgerError) as error:
             log.error("settings_not_reloaded", extra={"reason": str(error)})  # noqa: TRY400
         else:

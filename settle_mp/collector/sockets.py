@@ -13,10 +13,13 @@ import zmq
 
 from settle_mp import transport
 from settle_mp.collector.door import Door
+from settle_mp.collector.gate import Gate
 from settle_mp.core.wire import Message, encode_message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
+
+    from settle_mp.endpoints import Endpoints
 
 log = logging.getLogger("settle_mp")
 
@@ -41,18 +44,28 @@ class Ready:
 class Sockets:
     """PULL for frames, ROUTER for control, and the descriptors that end the wait."""
 
-    def __init__(self, endpoints: transport.Endpoints, wake_fd: int) -> None:
-        """Make the sockets; `open` binds them."""
+    def __init__(self, endpoints: Endpoints, wake_fd: int, admitted: Collection[str] = ()) -> None:
+        """Make the sockets; `open` binds them.
+
+        Args:
+            endpoints: Where, and with which keys.
+            wake_fd: A descriptor that ends the wait.
+            admitted: The public keys of those who may come in where CURVE is spoken.
+        """
         self._descriptors_max = transport.raise_descriptor_limit()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._frames = transport.pull_socket(self._context)
-        self._control = transport.router_socket(self._context)
+        curve = endpoints.curve
+        self._gate = None if curve is None else Gate(self._context, admitted)
+        self._frames = transport.pull_socket(self._context, curve)
+        self._control = transport.router_socket(self._context, curve)
         self._signal_in, self.signal_fd = os.pipe()
         os.set_blocking(self._signal_in, False)
         os.set_blocking(self.signal_fd, False)
         self._poller = zmq.Poller()
         for each in (self._frames, self._control, wake_fd, self._signal_in):
             self._poller.register(each, zmq.POLLIN)
+        if self._gate is not None:
+            self._poller.register(self._gate.socket, zmq.POLLIN)
         self._wake_fd = wake_fd
         self._is_bound = False
         self._doors = (Door(self._frames, endpoints.frames), Door(self._control, endpoints.control))
@@ -76,7 +89,14 @@ class Sockets:
         """Wait until something is to be done, or the time is up."""
         self._mind_descriptors()
         ready = dict(self._poller.poll(max(0, math.ceil(timeout_s * 1000))))
+        if self._gate is not None:
+            self._gate.turn()
         return Ready(frames=self._frames in ready, control=self._control in ready)
+
+    def admit(self, admitted: Collection[str]) -> None:
+        """Let those with these public keys in from now on."""
+        if self._gate is not None:
+            self._gate.admit(admitted)
 
     def frames(self) -> Iterator[bytes]:
         """The frames that have come; an empty one for each message that can be none."""

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from settle_mp import statedir, transport
+from settle_mp import endpoints, keys, statedir, transport
 from settle_mp.collector import journals, lineage
 from settle_mp.core.record import NO_LEDGER
 from settle_mp.errors import SettingsError
@@ -42,7 +42,7 @@ class Opened:
     """What a collector works on, locked for it alone."""
 
     dir: statedir.StateDir
-    endpoints: transport.Endpoints
+    endpoints: endpoints.Endpoints
     settings: Settings
     ledger: Ledger
     put_aside: frozenset[bytes]
@@ -64,11 +64,11 @@ def open_collector(settings: Settings) -> Opened:
         LedgerError: The ledger can't be opened now.
         OSError: A file in the folder can't be used.
     """
-    state_dir, endpoints = _prepare(settings)
+    state_dir, addresses = _prepare(settings)
     lock = _lock(state_dir, statedir.file_mode(settings.group))
     try:
         # Before anything is touched: who replaced the lock's file has not ended who held it.
-        for address in (endpoints.frames, endpoints.control):
+        for address in (addresses.frames, addresses.control):
             transport.refuse_taken(address)
         ledger = _open_ledger(state_dir, settings)
         put_aside = lineage.put_aside_ids(settings.state_dir)
@@ -79,18 +79,16 @@ def open_collector(settings: Settings) -> Opened:
         os.close(lock)
         raise
     return Opened(
-        dir=state_dir, endpoints=endpoints, settings=settings, ledger=ledger, put_aside=put_aside, lock=lock
+        dir=state_dir, endpoints=addresses, settings=settings, ledger=ledger, put_aside=put_aside, lock=lock
     )
 
 
-def _prepare(settings: Settings) -> tuple[statedir.StateDir, transport.Endpoints]:
+def _prepare(settings: Settings) -> tuple[statedir.StateDir, endpoints.Endpoints]:
     state_dir = statedir.StateDir(settings.state_dir)
     try:
-        endpoints = transport.endpoints(state_dir, settings.endpoint)
+        addresses = endpoints.of_collector(settings)
     except transport.AddressError as error:
-        name = "state_dir" if settings.endpoint is None else "endpoint"
-        allowed = "an address as the message says"
-        raise SettingsError(name, settings.source(name), str(error), allowed) from None
+        raise endpoints.settings_error(settings, error) from None
     try:
         state_dir.prepare(settings.group)
     except LookupError as error:
@@ -100,7 +98,19 @@ def _prepare(settings: Settings) -> tuple[statedir.StateDir, transport.Endpoints
         problem = f"{settings.state_dir} can't be used ({error.strerror})"
         allowed = "a folder that this user can write"
         raise SettingsError("state_dir", settings.source("state_dir"), problem, allowed) from None
-    return state_dir, endpoints
+    return state_dir, addresses
+
+
+def admitted(settings: Settings) -> frozenset[str]:
+    """The public keys of those who may come in over tcp.
+
+    Raises:
+        SettingsError: They can't be read.
+    """
+    try:
+        return keys.admitted(keys.folder_of(settings.state_dir, settings.keys_dir))
+    except keys.KeysError as error:
+        raise endpoints.settings_error(settings, error) from None
 
 
 def _lock(state_dir: statedir.StateDir, mode: int) -> int:

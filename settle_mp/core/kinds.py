@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 #: Bytes of a unix socket's path: `sockaddr_un` has room for 108 with the closing NUL (unix(7)), on macOS 104.
 SOCKET_PATH_BYTES_MAX: Final = 107 if sys.platform == "linux" else 103
 
+#: A name, an IPv4 address, an IPv6 address in brackets, or "*" for all of this host's addresses.
+_HOST: Final = re.compile(r"\*|[A-Za-z0-9][A-Za-z0-9._-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\]")
 _SIZE: Final = re.compile(r"(\d+)\s*([KMGT]i?)?B?", re.IGNORECASE)
 _SIZE_POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _FLAGS: Final = {"true": True, "1": True, "yes": True, "on": True} | {
@@ -164,19 +166,19 @@ def base_url() -> Kind:
 
 
 def endpoint() -> Kind:
-    """Where the collector listens: a unix socket, or tcp within this host."""
+    """Where the collector listens: a unix socket or tcp. Whether that needs keys is `endpoints` to say."""
 
     def check(value: object) -> str:
         text = _text(value)
         if text.startswith("ipc://"):
             _check_socket_path(text.removeprefix("ipc://"))
         elif text.startswith("tcp://"):
-            _check_loopback(text.removeprefix("tcp://"))
+            _check_host_and_port(text.removeprefix("tcp://"))
         else:
             raise ValueError(f"{text!r} is not such an address")
         return text
 
-    allowed = f"ipc:// and an absolute path of up to {SOCKET_PATH_BYTES_MAX} bytes, or tcp://127.0.0.1:PORT"
+    allowed = f"ipc:// and an absolute path of up to {SOCKET_PATH_BYTES_MAX} bytes, or tcp://HOST:PORT"
     return Kind(allowed=allowed, check=check)
 
 
@@ -189,20 +191,12 @@ def _check_socket_path(path: str) -> None:
         raise ValueError(f"the path has {length} bytes")
 
 
-def _check_loopback(address: str) -> None:
-    from ipaddress import ip_address
-
+def _check_host_and_port(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):  # noqa: PLR2004 - ports are 16 bits
         raise ValueError(f"{port!r} is not a port")
-    try:
-        is_loopback = host == "localhost" or ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
-        raise ValueError(
-            f"{host!r} is not this host; beyond it CURVE keys are needed, which cannot be set yet"
-        )
+    if not _HOST.fullmatch(host):
+        raise ValueError(f"{host!r} is not a host (an IPv6 address stands in brackets)")
 
 
 def _whole_between(value: object, low: int, high: int) -> int:

@@ -26,9 +26,11 @@ from settle_mp.worker.alarm import Alarm
 from settle_mp.worker.flushes import Flushes
 from settle_mp.worker.hellos import Hellos
 from settle_mp.worker.hours import HourMarks
+from settle_mp.worker.link import Link
 from settle_mp.worker.waiter import Waiter
 
 if TYPE_CHECKING:
+    from settle_mp.endpoints import Endpoints
     from settle_mp.worker.flushes import FlushRequest
     from settle_mp.worker.journal import Journal
 
@@ -47,8 +49,6 @@ FIRST_SLEEP_S: Final = 1.5
 SLEEP_S: Final = 60.0
 #: How long a goodbye on its way may take.
 GOODBYE_S: Final = 0.1
-#: Messages taken from the control socket in one turn.
-MESSAGES_MAX: Final = 256
 
 
 class Courier:
@@ -59,7 +59,7 @@ class Courier:
         state: What a flush says when nothing else is known: connecting, welcomed, or why not.
     """
 
-    def __init__(self, journal: Journal, endpoints: transport.Endpoints, asleep: list[bool]) -> None:
+    def __init__(self, journal: Journal, endpoints: Endpoints, asleep: list[bool]) -> None:
         """Prepare; `start` starts the thread."""
         self.asleep = asleep
         self.state = "the collector has not answered"
@@ -79,8 +79,7 @@ class Courier:
         self._lull_s = FIRST_SLEEP_S
         self._hellos = Hellos()
         self._told: set[str] = set()
-        self._push: zmq.Socket[bytes]
-        self._dealer: zmq.Socket[bytes]
+        self._link: Link
 
     # --- Called from other threads ---
 
@@ -173,30 +172,30 @@ class Courier:
         self._alarm.open()
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
-            self._push = transport.push_socket(context, self._endpoints.frames)
-            self._dealer = transport.dealer_socket(context, self._endpoints.control, self._journal.producer)
+            self._link = Link(context, self._endpoints, self._journal.producer)
             self._is_welcome = False
             self._hellos = Hellos()
             poller = zmq.Poller()
-            poller.register(self._dealer, zmq.POLLIN)
+            poller.register(self._link.socket, zmq.POLLIN)
             poller.register(self._alarm.descriptor, zmq.POLLIN)
             while not self._is_stopping:
                 self._turn(poller)
-            self._say(self._goodbye())
+            self._link.say(self._goodbye())
         finally:
             # A goodbye on its way gets a moment; nothing durable depends on it.
             context.destroy(linger=int(GOODBYE_S * 1000))
 
     def _turn(self, poller: zmq.Poller) -> None:
         self._alarm.silence()
-        self._hear()
+        for message in self._link.heard():
+            self._obey(message)
         now_s = time.monotonic()
         self._take_requests(now_s)
         self._greet(now_s)
         has_sent = self._send()
         self._journal.prefault()
         for question in self._flushes.questions(now_s):
-            self._say(question)
+            self._link.say(question)
         self._wait(poller, has_sent=has_sent)
 
     def _wait(self, poller: zmq.Poller, *, has_sent: bool) -> None:
@@ -266,9 +265,7 @@ class Courier:
                 cut_s=self._hours.time_of(self._sent),
                 body=body,
             )
-            try:
-                self._push.send(wire.encode_frame(frame), zmq.NOBLOCK)
-            except zmq.Again:
+            if not self._link.send(frame):
                 break
             self._sent = frame.last
         return self._sent != first_sent
@@ -281,7 +278,7 @@ class Courier:
         if now_s < self._hellos.next_s:
             return
         journal = self._journal
-        self._say(wire.Hello(journal.producer, journal.tail, journal.header.image, journal.is_volatile))
+        self._link.say(wire.Hello(journal.producer, journal.tail, journal.header.image, journal.is_volatile))
         self._hellos.said(now_s)
 
     def _take_requests(self, now_s: float) -> None:
@@ -294,20 +291,7 @@ class Courier:
         journal, dropped = self._journal, self._journal.header.dropped
         return wire.Goodbye(journal.producer, journal.tail, dropped.dropped_count, dropped.dropped_quantity)
 
-    def _say(self, message: wire.Message) -> None:
-        with contextlib.suppress(zmq.Again):  # asked again later
-            self._dealer.send(wire.encode_message(message), zmq.NOBLOCK)
-
     # --- Hearing ---
-
-    def _hear(self) -> None:
-        for _ in range(MESSAGES_MAX):
-            try:
-                data = self._dealer.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            with contextlib.suppress(wire.WireError):  # a stranger's or another version's: not ours to judge
-                self._obey(wire.decode_message(data))
 
     def _obey(self, message: wire.Message) -> None:
         if isinstance(message, wire.Ack):
@@ -325,7 +309,7 @@ class Courier:
         elif isinstance(message, wire.Flushed):
             self._flushes.answer(message)
         elif isinstance(message, wire.AskPosition):
-            self._say(wire.Position(self._journal.producer, message.request, self._journal.tail))
+            self._link.say(wire.Position(self._journal.producer, message.request, self._journal.tail))
 
     def _go_back(self, position: int) -> None:
         self._sent = min(self._sent, max(position, self._journal.committed))

@@ -14,7 +14,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
-from settle_mp import statedir, transport
+from settle_mp import endpoints, statedir, transport
 from settle_mp.core.wire import Flushed
 from settle_mp.worker import birth, facts
 from settle_mp.worker.courier import Courier
@@ -63,6 +63,8 @@ def producer_for(settings: Settings) -> Producer:
     key = (
         settings.state_dir,
         settings.endpoint,
+        settings.keys_dir,
+        settings.disabled,
         settings.group,
         settings.key_mode,
         settings.journal_bytes_max,
@@ -84,8 +86,9 @@ class Producer:
         self.slot: list[Appender] = [CLOSED]
         self.asleep: list[bool] = []
         self._settings = settings
-        # Read now: a worker that changes its user may not be allowed to read the key's file any more.
+        # Read now: a worker that changes its user may not be allowed to read the keys' files any more.
         self._key_mode = settings.key_mode
+        self._collector = endpoints.remote(settings)
         self._state = statedir.StateDir(settings.state_dir)
         self._lives: dict[int, Life] = {}
         self._forks_count = 0
@@ -169,11 +172,11 @@ class Producer:
 
     def _make_courier(self, journal: Journal) -> Courier | None:
         try:
-            endpoints = transport.endpoints(self._state, self._settings.endpoint)
+            collector = self._collector or endpoints.of_client(self._settings)
         except transport.AddressError as error:
             self._tell_no_courier(error)
             return None
-        return Courier(journal, endpoints, self.asleep)
+        return Courier(journal, collector, self.asleep)
 
     def _open_journal(self) -> Journal:
         settings = self._settings

@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING
 
 import pytest
 import zmq
@@ -16,6 +16,8 @@ from settle_mp import statedir, transport
 from settle_mp.collector import sockets as module
 from settle_mp.collector.sockets import PARTS_MAX, Sockets
 from settle_mp.core import wire
+from settle_mp.endpoints import Endpoints, parse
+from tests.sockets import KeepingContext
 from tests.upstreams import wait_until
 
 if TYPE_CHECKING:
@@ -31,23 +33,11 @@ DEADLINE_S = 20.0
 DEADLINE_MS = 20_000
 
 
-class KeepingContext(zmq.Context["zmq.Socket[bytes]"]):
-    """A context whose sockets live as long as it does, whoever forgets them."""
-
-    kept: ClassVar[list[object]] = []
-
-    def socket(self, *arguments: Any, **options: Any) -> Any:
-        """Make a socket and keep it."""
-        made = super().socket(*arguments, **options)
-        self.kept.append(made)
-        return made
-
-
 @pytest.fixture
-def endpoints(state_dir: Path) -> Iterator[transport.Endpoints]:
+def endpoints(state_dir: Path) -> Iterator[Endpoints]:
     """Addresses in a state folder; the limit of descriptors is put back afterwards."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    yield transport.endpoints(statedir.StateDir(state_dir), None)
+    yield parse(statedir.StateDir(state_dir), None)
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
@@ -61,7 +51,7 @@ def wake() -> Iterator[tuple[int, int]]:
 
 
 @pytest.fixture
-def sockets(endpoints: transport.Endpoints, wake: tuple[int, int]) -> Iterator[Sockets]:
+def sockets(endpoints: Endpoints, wake: tuple[int, int]) -> Iterator[Sockets]:
     """The sockets, listening."""
     made = Sockets(endpoints, wake[0])
     made.open()
@@ -71,13 +61,13 @@ def sockets(endpoints: transport.Endpoints, wake: tuple[int, int]) -> Iterator[S
 
 
 @pytest.fixture
-def push(endpoints: transport.Endpoints, context: Context) -> Socket:
+def push(endpoints: Endpoints, context: Context) -> Socket:
     """A courier's socket for frames."""
     return transport.push_socket(context, endpoints.frames)
 
 
 @pytest.fixture
-def dealer(endpoints: transport.Endpoints, context: Context) -> Socket:
+def dealer(endpoints: Endpoints, context: Context) -> Socket:
     """A courier's socket for control messages."""
     return transport.dealer_socket(context, endpoints.control, NAME)
 
@@ -200,7 +190,7 @@ def test_parts_beyond_the_bound_are_not_kept(sockets: Sockets, push: Socket) -> 
 
 
 def test_a_message_that_is_too_long_ends_its_sender_alone(
-    sockets: Sockets, push: Socket, endpoints: transport.Endpoints, context: Context
+    sockets: Sockets, push: Socket, endpoints: Endpoints, context: Context
 ) -> None:
     """Promise 3: libzmq would take any length; a longer one than any frame never arrives, others do."""
     stranger = transport.push_socket(context, endpoints.frames)
@@ -218,7 +208,7 @@ def test_listening_stops_while_descriptors_are_short(
     sockets: Sockets,
     push: Socket,
     dealer: Socket,
-    endpoints: transport.Endpoints,
+    endpoints: Endpoints,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -252,7 +242,7 @@ def test_listening_stops_while_descriptors_are_short(
 
 
 def test_listening_goes_on_later_where_an_address_is_taken_meanwhile(
-    sockets: Sockets, endpoints: transport.Endpoints, context: Context, monkeypatch: pytest.MonkeyPatch
+    sockets: Sockets, endpoints: Endpoints, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rule C1: whoever took the path keeps it as long as it likes; the loop asks again and never ends."""
     used = [sockets._descriptors_max]
@@ -276,7 +266,7 @@ def test_listening_goes_on_later_where_an_address_is_taken_meanwhile(
 
 
 def test_a_path_that_somebody_removed_meanwhile_is_made_anew(
-    sockets: Sockets, endpoints: transport.Endpoints, monkeypatch: pytest.MonkeyPatch, state_dir: Path
+    sockets: Sockets, endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch, state_dir: Path
 ) -> None:
     """Rule C1: after a shortage new workers find the collector again, whatever became of its files."""
     used = [sockets._descriptors_max]
@@ -291,7 +281,7 @@ def test_a_path_that_somebody_removed_meanwhile_is_made_anew(
 
 
 def test_an_end_during_a_shortage_leaves_nothing(
-    endpoints: transport.Endpoints, wake: tuple[int, int], state_dir: Path, monkeypatch: pytest.MonkeyPatch
+    endpoints: Endpoints, wake: tuple[int, int], state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Promise 3: neither a collector that ends then, nor the next one after a kill."""
     for is_killed in (True, False):
@@ -317,7 +307,7 @@ def test_open_descriptors_are_counted() -> None:
         os.close(each)
 
 
-def test_the_soft_limit_is_raised(endpoints: transport.Endpoints, wake: tuple[int, int]) -> None:
+def test_the_soft_limit_is_raised(endpoints: Endpoints, wake: tuple[int, int]) -> None:
     """Rule C1: two connections a worker; the usual soft limit of 1,024 is 500 workers."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 512), hard))
@@ -331,7 +321,7 @@ def test_the_soft_limit_is_raised(endpoints: transport.Endpoints, wake: tuple[in
 
 @pytest.mark.parametrize("taken", ["frames", "control"])
 def test_an_address_in_use_leaves_both_as_they_were(
-    endpoints: transport.Endpoints, context: Context, wake: tuple[int, int], taken: str
+    endpoints: Endpoints, context: Context, wake: tuple[int, int], taken: str
 ) -> None:
     """Rule L5: whoever listens there goes on, and no half of us listens beside it."""
     other = context.socket(zmq.PULL)
@@ -364,9 +354,7 @@ def test_the_wait_ends_for_signals_and_senders(sockets: Sockets, wake: tuple[int
         signal.signal(signal.SIGHUP, handler)
 
 
-def test_nothing_is_left_behind(
-    endpoints: transport.Endpoints, wake: tuple[int, int], state_dir: Path
-) -> None:
+def test_nothing_is_left_behind(endpoints: Endpoints, wake: tuple[int, int], state_dir: Path) -> None:
     """Promise 3: neither descriptors nor socket files."""
     before = module._open_descriptors()
     sockets = Sockets(endpoints, wake[0])

@@ -28,6 +28,7 @@ from settle_mp import transport
 from settle_mp.core import wire
 from settle_mp.core.event import unpack_event
 from settle_mp.core.record import mark_s, read_records, segment_seed
+from settle_mp.endpoints import parse
 from settle_mp.statedir import StateDir, make_folder
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class FakeCollector:
         )
         self._flushes: list[wire.Flush] = []
         self._state = StateDir(state_dir)
-        self._endpoints = transport.endpoints(self._state, endpoint)
+        self._endpoints = parse(self._state, endpoint)
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self.start()
 
