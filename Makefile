@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench fuzz clean
+.PHONY: help demo test chaos check bench fuzz clean
 
 help: ## show this help
 	@echo "settle-mp: make TARGET"
@@ -17,6 +17,9 @@ demo: $(VENV)/.installed-demo ## see it work: real gunicorn workers, real kills,
 
 test: $(VENV)/.installed-dev ## run the tests
 	@$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
+
+chaos: $(VENV)/.installed-dev ## play faults at a host under load and say what was lost: make chaos SEED=17 ROUNDS=1000
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --rounds $(or $(ROUNDS),1) $(CHAOS_OPTIONS)
 
 check: $(VENV)/.installed-dev ## lint, formatting and types
 	$(BIN)/ruff check .

@@ -118,6 +118,11 @@ class Upstream:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def db_path(self) -> Path:
+        """Its database, for who would rather read that than ask."""
+        return self._run.db_path
+
+    @property
     def environ(self) -> dict[str, str]:
         """The two environment variables that lead a child process here."""
         return {"SETTLESETTLE_BASE_URL": self.base_url, "SETTLESETTLE_API_KEY": self.api_key}
@@ -294,7 +299,7 @@ class _Thread:
     def __init__(self, folder: Path, options: Options) -> None:
         self.options = options
         self.port = 0
-        self._db_path = str(folder / "sandbox.db")
+        self.db_path = folder / "sandbox.db"
         self._server: SandboxServer | None = None
         self._thread: threading.Thread | None = None
 
@@ -304,7 +309,7 @@ class _Thread:
         listener = listen("127.0.0.1", self.port, has_pinned_key=False)
         self.port = listener.getsockname()[1]
         is_started = threading.Event()
-        self._server = SandboxServer(self._db_path, self.options, is_started.set)
+        self._server = SandboxServer(str(self.db_path), self.options, is_started.set)
         self._thread = threading.Thread(
             target=self._server.run_on, args=(listener,), name="sandbox", daemon=True
         )
@@ -332,6 +337,7 @@ class _Process:
         self.options = options
         self.port = 0
         self._folder = folder
+        self.db_path = folder / "sandbox.db"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -348,7 +354,7 @@ class _Process:
     def _command(self, port_file: Path) -> list[str]:
         options = self.options
         command = [sys.executable, "-m", "settle_mp.cli", "sandbox", f"--port={self.port}"]
-        command += [f"--port-file={port_file}", f"--db={self._folder / 'sandbox.db'}"]
+        command += [f"--port-file={port_file}", f"--db={self.db_path}"]
         command += [f"--rows-max={options.rows_max}", f"--body-bytes-max={options.body_bytes_max}"]
         command += [f"--seed={user_id}={held}" for user_id, held in options.seeds.items()]
         command += [f"--api-key={options.api_key}"] if options.api_key else []

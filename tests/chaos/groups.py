@@ -1,0 +1,7 @@
+"""The groups of faults: importing this registers them all, in the order of the table."""
+
+from __future__ import annotations
+
+from tests.chaos import kills
+
+__all__ = ["kills"]

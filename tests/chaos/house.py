@@ -1,0 +1,363 @@
+"""The house: a host under load, at which faults are played, and which is settled and judged at the end.
+
+A sandbox, one collector, four workers of four threads each, every one a process of its own. Whatever dies is
+to be started again by who killed it; whoever dies by itself is a complaint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tests.chaos import oracle, points
+from tests.chaos.keepers import DEADLINE_S, Child, Keeper
+from tests.chaos.oracle import Life, Verdict
+from tests.chaos.tally import Tally
+from tests.chaos.traffic import SETTINGS, THREADS, Stream
+from tests.upstreams import sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from tests.upstreams import Upstream
+
+ROOT: Final = Path(__file__).parent.parent.parent
+WORKERS: Final = 4
+#: Seconds that a traced process has to come to its point.
+POINT_S: Final = 10.0
+#: Exit code of a collector that found another one.
+ALREADY_RUNNING: Final = 75
+
+
+class House:
+    """One host. Made by `open_house`.
+
+    Attributes:
+        random: The dice of the round that is played.
+        upstream: The sandbox; see `tests.upstreams`.
+        state_dir: settle-mp's folder.
+        counts: What was done, for the table: `count("SIGKILL")`, points that were hit by their names.
+        complaints: What is wrong so far, a sentence each.
+        collector: The running collector; None while none should run, and always with the control client.
+    """
+
+    def __init__(
+        self, folder: Path, upstream: Upstream, *, seed: str, client: str, settings: Mapping[str, str]
+    ) -> None:
+        self.folder = folder
+        self.state_dir = folder / "state"
+        self.upstream = upstream
+        self.random = random.Random(seed)  # noqa: S311  dice, not secrets
+        self.counts: Counter[str] = Counter()
+        self.complaints: list[str] = []
+        self.collector: Child | None = None
+        self.is_control = client == "control"
+        self._client = client
+        self._requests: set[tuple[str, str]] = set()
+        self._logged = 0
+        self._lives: list[tuple[int, int, Child]] = []
+        self._workers: list[Child | None] = [None] * WORKERS
+        (folder / "settle-mp.toml").write_text(SETTINGS)
+        self.environ = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("SETTLE")},
+            **upstream.environ,
+            "SETTLE_MP_STATE_DIR": str(self.state_dir),
+            "SETTLE_MP_CONFIG": str(folder / "settle-mp.toml"),
+            "SETTLE_MP_FLUSH_INTERVAL_S": "0.15",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            **settings,
+        }
+        self._tally = Tally(folder / "tally")
+        self._keepers = {role: Keeper(self.environ) for role in ("collector", "worker")}
+
+    # --- Who lives here ---
+
+    def start_collector(self, *, waits: bool = False) -> Child | None:
+        """Start a collector, unless the client is the control, which has none."""
+        if self.is_control:
+            return None
+        self.collector = self._start_collector(waits=waits)
+        return self.collector
+
+    def start_two_collectors(self) -> tuple[Child, Child]:
+        """Start two at once; the caller says which one is `collector` from then on."""
+        return self._start_collector(), self._start_collector()
+
+    def _start_collector(self, *, waits: bool = False) -> Child:
+        return self._spawn("collector", "cli", ["collector"], waits=waits)
+
+    def start_worker(self, slot: int, *, waits: bool = False) -> Child:
+        """Start the next life in a slot."""
+        life = len(self._lives)
+        arguments = {
+            "tally": str(self.folder / "tally"),
+            "slot": slot,
+            "life": life,
+            "seed": self.random.randrange(2**32),
+            "client": self._client,
+        }
+        worker = self._spawn("worker", "worker", arguments, waits=waits)
+        self._lives.append((life, slot, worker))
+        self._workers[slot] = worker
+        return worker
+
+    def _spawn(self, role: str, kind: str, arguments: Any, *, waits: bool) -> Child:
+        return self._keepers[role].spawn(
+            kind,
+            arguments,
+            name=role,
+            environ=self.environ,
+            output=self.folder / f"{role}.log",
+            waits=waits,
+        )
+
+    def worker(self, slot: int) -> Child:
+        """Who works in a slot."""
+        worker = self._workers[slot]
+        assert worker is not None
+        return worker
+
+    def any_slot(self) -> int:
+        """Choose a slot."""
+        return self.random.randrange(WORKERS)
+
+    def start(self) -> None:
+        """Start everybody who does not run."""
+        if self.collector is None or not self.collector.is_running:
+            self.start_collector()
+        for slot in range(WORKERS):
+            if self._workers[slot] is None or not self.worker(slot).is_running:
+                self.start_worker(slot)
+
+    # --- What is done to them ---
+
+    def count(self, what: str, by: int = 1) -> None:
+        """Count something for the table."""
+        self.counts[what] += by
+
+    def wait_s(self, least: float, most: float) -> None:
+        """Let the load go on for a while."""
+        time.sleep(self.random.uniform(least, most))
+
+    def wait_until(self, is_so: Callable[[], bool], what: str) -> None:
+        """Wait until a claim about children holds."""
+        deadline_s = time.monotonic() + DEADLINE_S
+        while not is_so():
+            assert time.monotonic() < deadline_s, f"after {DEADLINE_S} s still not: {what}"
+            time.sleep(0.01)
+            for keeper in self._keepers.values():
+                keeper.reap()
+
+    def strike(self, child: Child | None, number: int = signal.SIGKILL) -> None:
+        """Send a deadly signal, and don't wait."""
+        if child is None:
+            return
+        child.is_doomed = True
+        child.signal(number)
+        if number == signal.SIGKILL:
+            self.count("SIGKILL")
+
+    def bury(self, *children: Child | None) -> None:
+        """Wait until they have ended."""
+        for child in children:
+            if child is not None:
+                self._keepers[child.name].wait(child)
+
+    def kill_at(self, name: str, *, is_known: bool = True) -> bool:
+        """Kill the collector or a worker at a point, which is counted. Starts nobody.
+
+        Args:
+            name: One of `points.POINTS`.
+            is_known: Whether whoever is to die runs already; else it is started, and watched from then on.
+
+        Returns:
+            Whether it was hit; else it died at another moment.
+        """
+        point = points.BY_NAME[name]
+        if self.is_control:
+            # Its sending half lives in its workers, so that each of its points is one of theirs.
+            self.wait_s(0.0, 0.1)
+            victim = self.worker(self.any_slot())
+            self.strike(victim)
+            self.bury(victim)
+            self.count(name)
+            return True
+        child = self._victim(point, is_known=is_known and not point.is_at_start)
+        keeper = self._keepers[point.role]
+        keeper.begin_trace(
+            child,
+            name,
+            skip=self.random.randint(0, point.skip_max),
+            timeout_s=POINT_S,
+            state_dir=self.state_dir,
+        )
+        is_hit = keeper.end_trace()
+        self.count("SIGKILL")
+        self.count(name if is_hit else f"missed: {name}")
+        return is_hit
+
+    def _victim(self, point: points.Point, *, is_known: bool) -> Child:
+        if point.role == "worker":
+            slot = self.any_slot()
+            if is_known:
+                return self.worker(slot)
+            self.strike(self._workers[slot])
+            self.bury(self._workers[slot])
+            return self.start_worker(slot, waits=True)
+        if is_known:
+            assert self.collector is not None
+            return self.collector
+        self.strike(self.collector)
+        self.bury(self.collector)
+        child = self.start_collector(waits=True)
+        assert child is not None
+        return child
+
+    # --- What is seen of them ---
+
+    def look(self) -> dict[str, Any]:
+        """Look at `settle-mp status`, which must balance, and at who died by himself."""
+        self._notice_deaths()
+        self._read_log()
+        if self.is_control:
+            return {}
+        status = self.status()
+        self.count("looks")
+        if not status["balanced"]:
+            self.complaints.append(f"status does not balance: {status['faults']}")
+        return status
+
+    def status(self) -> dict[str, Any]:
+        """Ask `settle-mp status --json`."""
+        path = self.folder / "status.json"
+        path.unlink(missing_ok=True)
+        keeper = self._keepers["worker"]
+        child = keeper.spawn("cli", ["status", "--json"], name="worker", environ=self.environ, output=path)
+        code = keeper.wait(child).code
+        books: dict[str, Any] = json.loads(path.read_bytes())
+        assert code == (0 if books["balanced"] else 1), code
+        return books
+
+    def _notice_deaths(self) -> None:
+        for keeper in self._keepers.values():
+            keeper.reap()
+        suspects = [self.collector, *self._workers]
+        for child in suspects:
+            if child is not None and not child.is_running and not child.is_doomed:
+                child.is_doomed = True
+                self.complaints.append(
+                    f"a {child.name} ended by itself with {child.code}: {self.said(child.name)}"
+                )
+
+    def said(self, role: str) -> str:
+        """The last that was said by all of a role."""
+        path = self.folder / f"{role}.log"
+        return path.read_text(errors="replace")[-2000:] if path.exists() else ""
+
+    def _read_log(self) -> None:
+        for each in self.upstream.log(self._logged):
+            self._logged = each["number"]
+            if each["idempotencyKey"] is not None:
+                self._requests.add((each["idempotencyKey"], each["bodySha256"]))
+
+    # --- The end ---
+
+    def settle(self, timeout_s: float = DEADLINE_S) -> dict[str, Any]:
+        """End all workers in good order, and wait until nothing is left to be sent.
+
+        Returns:
+            The last status.
+        """
+        self.look()
+        self.start()
+        for slot in range(WORKERS):
+            self._tally.stop(slot)
+            self.worker(slot).is_doomed = True
+        for slot in range(WORKERS):
+            worker = self.worker(slot)
+            self.bury(worker)
+            if worker.code != 0:
+                self.complaints.append(f"a worker ended with {worker.code}: {self.said('worker')}")
+        status = self._drain(timeout_s)
+        for slot in range(WORKERS):
+            self._tally.start(slot)
+        return status
+
+    def _drain(self, timeout_s: float) -> dict[str, Any]:
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            status = {} if any(self._journals()) and time.monotonic() < deadline_s else self.look()
+            if self.is_control or (
+                status and not (status["events"]["pending"] or status["events"]["in_doubt"])
+            ):
+                return status
+            if time.monotonic() > deadline_s:
+                self.complaints.append(f"after {timeout_s} s not everything is sent: {status}")
+                return status
+            time.sleep(0.1)
+
+    def _journals(self) -> Iterator[str]:
+        with contextlib.suppress(FileNotFoundError):
+            yield from (name for name in os.listdir(self.state_dir / "journals") if name[0] != ".")  # noqa: PTH208
+
+    def verdict(self) -> Verdict:
+        """Judge everything since the house was opened."""
+        verdict = oracle.judge(self.lives(), oracle.read_bill(self.upstream.db_path))
+        self._read_log()
+        for key in oracle.two_bodies(self._requests):
+            verdict.complain(f"key {key} came with two bodies")
+        for complaint in self.complaints:
+            verdict.complain(complaint)
+        return verdict
+
+    def lives(self) -> Iterator[Life]:
+        """Every stream of every life that has ended, as the oracle wants it."""
+        for life, slot, worker in self._lives:
+            is_killed = worker.is_running or worker.code != 0
+            for thread in range(THREADS):
+                stream = Stream(life, thread, slot)
+                yield Life(stream, self._tally.returned[stream.number], is_killed)
+
+    def close(self) -> None:
+        """End all processes."""
+        for keeper in self._keepers.values():
+            keeper.close()
+        self._tally.close()
+
+
+@contextlib.contextmanager
+def open_house(
+    *, seed: str, client: str = "settle", settings: Mapping[str, str] | None = None, **upstream: Any
+) -> Iterator[House]:
+    """Open a house under load, and close it afterwards; its folder stays when it was not left in good order.
+
+    Args:
+        seed: Of its dice.
+        client: "settle", or "control" for the one that loses.
+        settings: Environment variables for all.
+        upstream: Options of `tests.upstreams.sandbox`.
+    """
+    # Not under pytest's folder: a unix socket's path may have 107 bytes.
+    folder = Path(tempfile.mkdtemp(prefix="chaos-", dir="/tmp"))
+    with sandbox(in_process=False, **upstream) as running:
+        house = House(folder, running, seed=seed, client=client, settings=settings or {})
+        try:
+            house.start()
+            yield house
+        finally:
+            house.close()
+    if not house.complaints:
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        sys.stderr.write(f"kept: {folder}\n")

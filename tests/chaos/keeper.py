@@ -1,0 +1,178 @@
+"""The keeper: a small process that forks collectors, workers and commands, and kills one at a point.
+
+It has imported everything and opened nothing, so that a start costs a fork and not half a second of imports;
+being their parent it may trace its children, and until it reaps them their process ids stay theirs.
+`python -m tests.chaos.keeper` reads a JSON object a line and answers each with one:
+
+    {"do": "spawn", "kind": "cli" | "worker", "arguments": …, "environ": …, "output": path, "waits": bool}
+        -> {"pid": …}; with "waits" it does nothing until it is traced
+    {"do": "trace", "pid": …, "point": …, "skip": N, "timeout_s": …, "state_dir": …}
+        -> {"is_hit": …}; it is dead then, killed the N+1st time it came to the point or at the deadline
+    {"do": "reap"} -> {"ended": {pid: wait status}}
+
+When its standard input ends, so does everything that it has started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from tests.chaos import load, points
+from tests.chaos.ptrace import Call, Tracer
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class _TooLateError(Exception):
+    """A point was not reached in time."""
+
+
+class Keeper:
+    """The commands."""
+
+    def __init__(self) -> None:
+        self._gates: dict[int, int] = {}
+        self._ended: dict[int, int] = {}
+        self._alive: set[int] = set()
+
+    def spawn(
+        self, *, kind: str, arguments: Any, environ: dict[str, str], output: str, waits: bool
+    ) -> dict[str, Any]:
+        """Fork a child that runs a command or a worker."""
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(write)
+            _become(kind, arguments, environ, output, read)
+        os.close(read)
+        self._alive.add(pid)
+        self._gates[pid] = write
+        if not waits:
+            self._open_gate(pid)
+        return {"pid": pid}
+
+    def trace(self, *, pid: int, point: str, skip: int, timeout_s: float, state_dir: str) -> dict[str, Any]:
+        """Kill a child where it comes to a point."""
+        tracer, watch, there = Tracer(pid), points.Watch(Path(state_dir)), points.BY_NAME[point]
+        left = [skip]
+
+        def is_there(call: Call) -> bool:
+            watch.look(call)
+            if not there.is_there(call, watch):
+                return False
+            left[0] -= 1
+            return left[0] < 0
+
+        is_hit = False
+        signal.signal(signal.SIGALRM, _too_late)
+        with contextlib.suppress(_TooLateError, FileNotFoundError, ProcessLookupError):
+            signal.setitimer(signal.ITIMER_REAL, timeout_s)
+            tracer.attach()
+            self._open_gate(pid)
+            if there.comes_of is not None:
+                os.kill(pid, there.comes_of)
+            is_hit = tracer.run(is_there)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if pid in self._alive:
+            tracer.kill()
+        self._note(tracer.ended)
+        return {"is_hit": is_hit}
+
+    def reap(self) -> dict[str, Any]:
+        """Say who has ended since the last time."""
+        while self._alive:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            self._note({pid: status})
+        ended, self._ended = self._ended, {}
+        return {"ended": ended}
+
+    def end(self) -> None:
+        """Kill whatever lives."""
+        for pid in self._alive:
+            os.kill(pid, signal.SIGKILL)
+
+    def _note(self, ended: dict[int, int]) -> None:
+        for pid, status in ended.items():
+            if pid in self._alive:
+                self._alive.discard(pid)
+                self._open_gate(pid)
+                self._ended[pid] = status
+
+    def _open_gate(self, pid: int) -> None:
+        gate = self._gates.pop(pid, None)
+        if gate is not None:
+            os.close(gate)
+
+
+def _too_late(_number: int, _frame: FrameType | None) -> None:
+    raise _TooLateError
+
+
+def _become(kind: str, arguments: Any, environ: dict[str, str], output: str, gate: int) -> NoReturn:
+    """Be the child, and never come back."""
+    code = 70
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.environ.clear()
+        os.environ.update(environ)
+        said = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for descriptor, target in ((nothing, 0), (said, 1), (said, 2)):
+            os.dup2(descriptor, target)
+        os.read(gate, 1)
+        os.closerange(3, 64)
+        code = load.run(**arguments) if kind == "worker" else _command(arguments)
+    except BaseException:  # noqa: BLE001  nothing may come back into the keeper
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _command(arguments: list[str]) -> int:
+    from settle_mp.cli.main import main
+
+    try:
+        main(arguments)
+    except SystemExit as ending:
+        return ending.code if isinstance(ending.code, int) else 1
+
+
+def _import_everything() -> None:
+    # What children would import one by one.
+    import settle_mp.cli.collector
+    import settle_mp.cli.status
+    import settle_mp.worker.client  # noqa: F401
+
+
+def main() -> None:
+    """Obey until standard input ends."""
+    _import_everything()
+    # Ctrl-C is for who started us, and then our input ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keeper = Keeper()
+    try:
+        for line in sys.stdin:
+            command = json.loads(line)
+            answer = getattr(keeper, command.pop("do"))(**command)
+            sys.stdout.write(json.dumps(answer) + "\n")
+            sys.stdout.flush()
+    finally:
+        keeper.end()
+
+
+if __name__ == "__main__":
+    main()

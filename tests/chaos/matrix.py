@@ -1,0 +1,221 @@
+"""The matrix: which rounds are played in which house, what came of them, and where that is kept.
+
+Rule 1: a round's dice are made from the seed, the fault's name and the round's number, so that the same seed
+plays the same rounds; only what the machine does meanwhile differs.
+Rule 2: results are kept after each batch of rounds, so that a run goes on where it was ended.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Final
+
+from tests.chaos.fault import FAULTS, Fault, Settled
+from tests.chaos.house import open_house
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from tests.chaos.house import House
+
+#: Rounds in one house before it is settled and judged.
+BATCH_ROUNDS: Final = 25
+#: Rounds between two looks at `status`.
+LOOK_EVERY: Final = 5
+
+
+@dataclass(slots=True)
+class Row:
+    """What came of one fault so far."""
+
+    rounds: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    tracked: int = 0
+    allowed: int = 0
+    lost: int = 0
+    twice: int = 0
+    wrong: list[str] = field(default_factory=list)
+    took_s: float = 0.0
+
+    def kept(self) -> dict[str, Any]:
+        """As it is written to the state file."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
+Turn = tuple[Fault, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Rounds that are played in one house, and judged together."""
+
+    turns: tuple[Turn, ...]
+
+    @property
+    def faults(self) -> list[Fault]:
+        """Which faults, each once."""
+        return list({each.name: each for each, _ in self.turns}.values())
+
+
+class Matrix:
+    """A run of faults.
+
+    Args:
+        seed: Of all dice.
+        rounds: How many rounds a fault whose share is 1 gets.
+        state: The file that a run goes on from; None to keep nothing.
+        client: "settle", or "control".
+        tell: Called with a line of progress now and then.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        rounds: int,
+        *,
+        state: Path | None = None,
+        client: str = "settle",
+        tell: Callable[[str], object] = str,
+    ) -> None:
+        self.seed = seed
+        self.rows: dict[str, Row] = {}
+        self._rounds = rounds
+        self._state = state
+        self._client = client
+        self._tell = tell
+        if state is not None and state.exists():
+            kept = json.loads(state.read_bytes())
+            self.rows = {name: Row(**{**row, "counts": Counter(row["counts"])}) for name, row in kept.items()}
+
+    def rounds_of(self, fault: Fault) -> int:
+        """How many rounds a fault gets in all."""
+        return math.ceil(self._rounds * fault.share)
+
+    def play(self, faults: Iterable[Fault]) -> None:
+        """Play what is left of these."""
+        for batch in self._batches([each for each in faults if not each.obstacle()]):
+            self._play(batch)
+            self._keep()
+
+    def _batches(self, faults: Sequence[Fault]) -> list[Batch]:
+        """Long runs keep to one fault a house, so that what is wrong has a name; short ones share houses."""
+        kinds: dict[str, list[Turn]] = {}
+        for each in faults:
+            first, last = self.rows.get(each.name, Row()).rounds, self.rounds_of(each)
+            kind = each.name if last >= BATCH_ROUNDS // 2 else each.house_kind
+            kinds.setdefault(kind, []).extend((each, number) for number in range(first, last))
+        batches = [
+            Batch(turns=tuple(turns[at : at + BATCH_ROUNDS]))
+            for turns in kinds.values()
+            for at in range(0, len(turns), BATCH_ROUNDS)
+        ]
+        random.Random(self.seed).shuffle(batches)  # noqa: S311  dice
+        return batches
+
+    def _play(self, batch: Batch) -> None:
+        started_s = time.monotonic()
+        first = batch.turns[0][0]
+        names = ", ".join(f"{each.name}" for each in batch.faults)
+        with open_house(
+            seed=f"{self.seed}/{first.name}",
+            client=self._client,
+            settings=first.settings,
+            **first.upstream,
+        ) as house:
+            counts = [
+                self._round(house, *turn, is_looked_at=at % LOOK_EVERY == 0)
+                for at, turn in enumerate(batch.turns)
+            ]
+            status = house.settle()
+            verdict = house.verdict()
+            wrong = first.judge(Settled(house=house, verdict=verdict, status=status))
+            house.complaints += [] if self._client == "control" else wrong
+            looks = house.counts["looks"]
+        took_s = time.monotonic() - started_s
+        for (each, _), counted in zip(batch.turns, counts, strict=True):
+            row = self.rows.setdefault(each.name, Row())
+            row.rounds += 1
+            row.counts += counted
+            row.took_s += took_s / len(batch.turns)
+        # A verdict is a batch's; a batch of one fault, which long runs have, makes it that fault's.
+        for each in batch.faults:
+            row = self.rows[each.name]
+            row.counts["looks"] += looks
+            row.tracked += verdict.tracked
+            row.allowed += verdict.allowed
+            row.lost += verdict.lost
+            row.twice += verdict.twice
+            row.wrong += wrong
+        self._tell(
+            f"{took_s:5.1f} s  {len(batch.turns):2} rounds  {verdict.tracked:7,} events  "
+            f"{verdict.lost} lost  {verdict.twice} twice  {names}"
+            + "".join(f"\n    {each}" for each in wrong)
+        )
+
+    def _round(self, house: House, fault: Fault, number: int, *, is_looked_at: bool) -> Counter[str]:
+        before = house.counts.copy()
+        house.random.seed(f"{self.seed}/{fault.name}/{number}")
+        fault.play(house)
+        if is_looked_at:
+            house.look()
+        counted = house.counts - before
+        counted.pop("looks", None)
+        return counted
+
+    def _keep(self) -> None:
+        if self._state is None:
+            return
+        self._state.parent.mkdir(parents=True, exist_ok=True)
+        building = self._state.with_suffix(".new")
+        building.write_text(json.dumps({name: row.kept() for name, row in self.rows.items()}, indent=1))
+        building.replace(self._state)
+
+    # --- What it found ---
+
+    def wrong(self) -> list[str]:
+        """Say what makes the run fail: what judges found, and points that were never hit."""
+        found = [f"{name}: {each}" for name, row in self.rows.items() for each in row.wrong]
+        for name, row in self.rows.items():
+            times = row.counts[FAULTS[name].counted]
+            if times < row.rounds:
+                found.append(f"{name}: {FAULTS[name].counted} {times} times in {row.rounds} rounds")
+        return found
+
+
+def chosen(names: Iterable[str] = (), groups: Iterable[str] = ()) -> list[Fault]:
+    """Choose faults by name and group; all when nothing is named.
+
+    Raises:
+        ValueError: For a name or group that there is none of.
+    """
+    names, groups = list(names), list(groups)
+    unknown = [name for name in names if name not in FAULTS]
+    unknown += [group for group in groups if group not in {each.group for each in FAULTS.values()}]
+    if unknown:
+        msg = f"{unknown[0]} is no fault and no group of faults; these are: {', '.join(FAULTS)}"
+        raise ValueError(msg)
+    if not names and not groups:
+        return list(FAULTS.values())
+    return [each for each in FAULTS.values() if each.name in names or each.group in groups]
+
+
+def table(rows: dict[str, Row]) -> str:
+    """Write the rows as a Markdown table."""
+    lines = [
+        "| fault | times | SIGKILLs | events tracked | looks at `status` | lost | twice |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, each in FAULTS.items():
+        row = rows.get(name)
+        if row is not None:
+            lines.append(
+                f"| {each.what} | {row.counts[each.counted]:,} | {row.counts['SIGKILL']:,} | {row.tracked:,} "
+                f"| {row.counts['looks']:,} | {row.lost} | {row.twice} |"
+            )
+    return "\n".join(lines)

@@ -1,0 +1,264 @@
+"""Points: the moments at which a process is killed, each told from outside by its system calls.
+
+A point looks at every call of the traced process, before and after it is made, and says when it is there.
+What a transaction of the ledger is about is read from the write-ahead log's frames as they are written: which
+tables' root pages are in it (https://www.sqlite.org/walformat.html). Nothing is asked of the product.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.chaos.ptrace import Call
+
+#: What every event type of the load begins with, so that a frame is known when it is seen on its way.
+MARK: Final = b"CHAOS_"
+_FRAME_HEADER: Final = struct.Struct(">II")
+_FRAME_HEADER_BYTES: Final = 24
+
+
+class Watch:
+    """What has been seen of one traced process so far; points look at it.
+
+    Attributes:
+        transaction: What the transaction that is being written is about: intake, seal, attempt, settle, or
+            nothing while its commit is not being written.
+        committed: What the last transaction was about, until another call of the ledger's thread is seen.
+        is_published: Whether a committed position was written to a header since the last ack.
+        estates: Locks of journals that are held.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = str(state_dir)
+        self._tables: dict[int, str] = {}
+        self._pages: set[int] = set()
+        self.transaction = self.committed = ""
+        self.is_published = False
+        self.has_sent = False
+        self.estates = 0
+
+    def look(self, call: Call) -> None:
+        """Take note of a call."""
+        if call.name == "pwrite64" and call.file.endswith("ledger.db-wal"):
+            self._look_at_log(call)
+        elif call.name == "fdatasync" and not call.is_before and call.file.endswith("ledger.db-wal"):
+            self.committed, self.transaction = self.transaction, ""
+        elif call.name == "pwrite64" and call.is_made and is_header(call):
+            self.is_published = True
+        elif call.name == "flock" and call.is_made and is_journal_lock(call):
+            self.estates += 1
+        elif call.name == "sendto" and call.is_before and MARK in call.data:
+            self.has_sent = True
+
+    def _look_at_log(self, call: Call) -> None:
+        if not call.is_before or call.arguments[2] != _FRAME_HEADER_BYTES:
+            return
+        if self.transaction:
+            self._pages, self.transaction = set(), ""
+        page, pages_after_commit = _FRAME_HEADER.unpack_from(call.data)
+        self._pages.add(page)
+        if pages_after_commit:
+            self.transaction = self._kind()
+            self._pages = set()
+
+    def _kind(self) -> str:
+        tables = {self._table(page) for page in self._pages}
+        if "receipts" in tables:
+            return "settle"
+        if "totals" in tables:
+            return "intake"
+        if "counters" in tables:
+            return "attempt"
+        return "seal" if "meta" in tables else "other"
+
+    def _table(self, page: int) -> str:
+        if not self._tables:
+            path = f"file:{self._state_dir}/ledger/ledger.db?mode=ro"
+            connection = sqlite3.connect(path, uri=True)
+            self._tables = dict(connection.execute("SELECT rootpage, name FROM sqlite_master"))
+            connection.close()
+        return self._tables.get(page, "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One moment.
+
+    Attributes:
+        name: How the table names it.
+        role: Whose it is: collector or worker.
+        is_there: Whether a call is it.
+        is_at_start: Whether the process must be watched from its first call on.
+        skip_max: How often it is passed at most before it is hit, for what happens many times a second.
+        comes_of: The signal that makes the process come there, where the load alone seldom does.
+    """
+
+    name: str
+    role: str
+    is_there: Callable[[Call, Watch], bool]
+    is_at_start: bool = False
+    skip_max: int = 0
+    comes_of: int | None = None
+
+
+def is_header(call: Call) -> bool:
+    """Whether a journal's header is written."""
+    return os.path.basename(call.file) == "header"  # noqa: PTH119  a name, looked at often
+
+
+def is_journal_lock(call: Call) -> bool:
+    """Whether it is the lock of a journal."""
+    return call.file.endswith("/lock") and "/journals/" in call.file
+
+
+def _is_commit(kind: str) -> Callable[[Call, Watch], bool]:
+    """The commit frame of a transaction is about to be written."""
+    return lambda call, watch: (
+        call.name == "pwrite64"
+        and call.is_before
+        and call.arguments[2] == _FRAME_HEADER_BYTES
+        and watch.transaction == kind
+        and call.file.endswith("-wal")
+    )
+
+
+def _is_unsynced(kind: str) -> Callable[[Call, Watch], bool]:
+    return lambda call, watch: (
+        call.name == "fdatasync"
+        and call.is_before
+        and watch.transaction == kind
+        and call.file.endswith("-wal")
+    )
+
+
+def _is_committed(kind: str) -> Callable[[Call, Watch], bool]:
+    return lambda call, watch: (
+        call.name == "fdatasync"
+        and not call.is_before
+        and watch.committed == kind
+        and call.file.endswith("-wal")
+    )
+
+
+def _is_from_socket(call: Call) -> bool:
+    return call.name == "recvfrom" and call.is_made and bool(call.result)
+
+
+def _is_frame_received(call: Call, _: Watch) -> bool:
+    return _is_from_socket(call) and call.is_zmq and MARK in call.data
+
+
+def _is_ack(call: Call, watch: Watch) -> bool:
+    return call.name == "sendto" and watch.is_published and call.is_zmq
+
+
+def _is_post(call: Call, _: Watch) -> bool:
+    return call.name == "sendto" and not call.is_first_thread and not call.is_zmq
+
+
+def _is_answer(call: Call, _: Watch) -> bool:
+    return _is_from_socket(call) and not call.is_first_thread and not call.is_zmq
+
+
+def _is_mark(call: Call) -> bool:
+    return call.name in {"rename", "renameat"} and "/ledger/" in call.path
+
+
+def _is_leaving(call: Call) -> bool:
+    """A dead journal's folder gets the name under which it is removed."""
+    return call.name in {"rename", "renameat"} and "/journals/" in call.path and "/." not in call.path
+
+
+def _is_checkpoint(call: Call, _: Watch) -> bool:
+    return call.name == "pwrite64" and not call.is_before and call.file.endswith("/ledger.db")
+
+
+def _is_moving_in(call: Call) -> bool:
+    return call.name in {"rename", "renameat"} and "/journals/.new-" in call.path and ".seg" not in call.path
+
+
+def _is_segment_named(call: Call) -> bool:
+    return call.name in {"rename", "renameat"} and call.path.endswith(".seg.new")
+
+
+def _is_freeing(call: Call) -> bool:
+    return call.name in {"unlink", "unlinkat"} and call.path.endswith(".seg")
+
+
+def _is_sending(call: Call, _: Watch) -> bool:
+    return call.name == "sendto" and call.is_zmq and MARK in call.data
+
+
+#: In the order in which an event meets them.
+POINTS: Final = (
+    Point(name="journal made, without a name", role="worker", is_at_start=True,
+          is_there=lambda call, _: call.is_before and _is_moving_in(call)),
+    Point(name="journal named, empty", role="worker", is_at_start=True,
+          is_there=lambda call, _: call.is_made and _is_moving_in(call)),
+    Point(name="segment made, without a name", role="worker",
+          is_there=lambda call, _: call.is_before and _is_segment_named(call)),
+    Point(name="segment named, unused", role="worker",
+          is_there=lambda call, _: call.is_made and _is_segment_named(call)),
+    Point(name="before a frame is sent", role="worker", skip_max=3,
+          is_there=lambda call, watch: call.is_before and _is_sending(call, watch)),
+    Point(name="frame sent", role="worker", skip_max=3,
+          is_there=lambda call, watch: call.is_made and _is_sending(call, watch)),
+    Point(name="frame received", role="collector", skip_max=3, is_there=_is_frame_received),
+    Point(name="before the commit", role="collector", skip_max=3, is_there=_is_commit("intake")),
+    Point(name="committed, not synced", role="collector", skip_max=3, is_there=_is_unsynced("intake")),
+    Point(name="after the commit", role="collector", skip_max=3, is_there=_is_committed("intake")),
+    Point(name="before the header's position", role="collector", skip_max=3,
+          is_there=lambda call, _: call.name == "pwrite64" and call.is_before and is_header(call)),
+    Point(name="after the header's position", role="collector", skip_max=3,
+          is_there=lambda call, _: call.name == "pwrite64" and call.is_made and is_header(call)),
+    Point(name="before the ack", role="collector", skip_max=3,
+          is_there=lambda call, watch: call.is_before and _is_ack(call, watch)),
+    Point(name="ack sent", role="collector", skip_max=3,
+          is_there=lambda call, watch: call.is_made and _is_ack(call, watch)),
+    Point(name="ack received", role="worker", skip_max=3,
+          is_there=lambda call, watch: _is_from_socket(call) and watch.has_sent and call.is_zmq),
+    Point(name="before an acked segment goes", role="worker",
+          is_there=lambda call, _: call.is_before and _is_freeing(call)),
+    Point(name="acked segment gone", role="worker",
+          is_there=lambda call, _: call.is_made and _is_freeing(call)),
+    Point(name="before the seal", role="collector", skip_max=3, is_there=_is_commit("seal")),
+    Point(name="after the seal", role="collector", skip_max=3, is_there=_is_committed("seal")),
+    Point(name="before the seal's mark", role="collector",
+          is_there=lambda call, _: call.is_before and _is_mark(call)),
+    Point(name="after the seal's mark", role="collector",
+          is_there=lambda call, _: call.is_made and _is_mark(call)),
+    Point(name="before it is attempting", role="collector", is_there=_is_commit("attempt")),
+    Point(name="attempting", role="collector", is_there=_is_committed("attempt")),
+    Point(name="before the POST", role="collector", skip_max=3,
+          is_there=lambda call, watch: call.is_before and _is_post(call, watch)),
+    Point(name="after the POST", role="collector", skip_max=3,
+          is_there=lambda call, watch: call.is_made and _is_post(call, watch)),
+    Point(name="answered", role="collector", skip_max=3, is_there=_is_answer),
+    Point(name="before it is settled", role="collector", skip_max=3, is_there=_is_commit("settle")),
+    Point(name="after it is settled", role="collector", is_there=_is_committed("settle")),
+    Point(name="adoption: lock taken", role="collector",
+          is_there=lambda call, _: call.name == "flock" and call.is_made and is_journal_lock(call)),
+    Point(name="adoption: journal read", role="collector",
+          is_there=lambda call, watch: (call.name == "pread64" and call.is_made and watch.estates > 0
+                                        and call.file.endswith(".seg"))),
+    Point(name="adoption: before the folder goes", role="collector",
+          is_there=lambda call, _: call.is_before and _is_leaving(call)),
+    Point(name="adoption: folder on its way out", role="collector",
+          is_there=lambda call, _: call.is_made and _is_leaving(call)),
+    Point(name="adoption: folder half gone", role="collector",
+          is_there=lambda call, _: call.name == "unlinkat" and call.is_made),
+    Point(name="within a checkpoint", role="collector", comes_of=signal.SIGTERM, is_there=_is_checkpoint),
+    Point(name="start: before headers are written", role="collector", is_at_start=True,
+          is_there=lambda call, _: call.name == "pwrite64" and call.is_before and is_header(call)),
+)  # fmt: skip
+
+BY_NAME: Final = {point.name: point for point in POINTS}
