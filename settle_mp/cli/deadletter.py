@@ -1,21 +1,21 @@
-"""`settle-mp deadletter`: what was refused for good, and why."""
+"""`settle-mp deadletter`: what was refused for good, why, and what a person makes of it."""
 
 from __future__ import annotations
 
 import json
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from settle_mp.cli import exit_codes
+from settle_mp.cli.deciding import decide, ledger_of, tell, utc
 from settle_mp.cli.options import with_settings
-from settle_mp.collector.ledger import Ledger, LedgerError
+from settle_mp.core import decision
 from settle_mp.core.event import InvalidEventError, unpack_event
 from settle_mp.core.fold import number_text
-from settle_mp.statedir import StateDir
 
 if TYPE_CHECKING:
+    from settle_mp.collector.ledger import Ledger
     from settle_mp.collector.outbox import DeadLetter
     from settle_mp.config import Settings
 
@@ -25,7 +25,10 @@ PAGE_COUNT = 1000
 
 @click.group()
 def deadletter() -> None:
-    """Look at events and rows that were refused for good; they are kept and not billed."""
+    """Look at events and rows that were refused for good, and decide about them.
+
+    They are kept, and not billed, until somebody replays or discards them.
+    """
 
 
 @deadletter.command(
@@ -43,7 +46,7 @@ def list_letters(settings: Settings, *, is_json: bool) -> int:
         click.echo("There are no dead letters.")
     for letter in letters:
         click.echo(
-            f"{letter.id:>6}  {_utc(letter.at_s)}  {letter.events_count} events, "
+            f"{letter.id:>6}  {utc(letter.at_s)}  {letter.events_count} events, "
             f"quantity {number_text(letter.quantity)}: {letter.reason}"
         )
     return exit_codes.OK
@@ -64,21 +67,54 @@ def show(settings: Settings, *, letter_id: int) -> int:
     return exit_codes.OK
 
 
+_IDS = click.argument("ids", type=click.IntRange(min=1), nargs=-1, metavar="[ID]...")
+_ALL = click.option("--all", "is_all", is_flag=True, help="All that are there now.")
+_JSON = click.option("--json", "is_json", is_flag=True, help="Say what was done as one JSON object.")
+
+
+@deadletter.command(
+    epilog="\b\nExamples:\n  settle-mp deadletter replay 7 8\n  settle-mp deadletter replay --all\n\n"
+    "\b\nExit codes: 0 all of them go out again, 1 some do not (the reason is printed)."
+)
+@with_settings
+@_IDS
+@_ALL
+@_JSON
+def replay(settings: Settings, *, ids: tuple[int, ...], is_all: bool, is_json: bool) -> int:
+    """Send dead letters again, once what was wrong upstream or in a metadata rule is mended.
+
+    Each goes out under a new idempotency key, as a batch of its own. What is refused again comes back as
+    another dead letter. An event that was refused at intake is judged by the rules that are in force now.
+    """
+    answers = decide(settings, decision.REPLAY, ids, _last, is_all=is_all)
+    return tell(answers, decision.REPLAY, "Replayed", "dead letters", is_json=is_json)
+
+
+@deadletter.command(
+    epilog="\b\nExamples:\n  settle-mp deadletter discard 7\n  settle-mp deadletter discard --all\n\n"
+    "\b\nExit codes: 0 all of them are discarded, 1 some are not (the reason is printed)."
+)
+@with_settings
+@_IDS
+@_ALL
+@_JSON
+def discard(settings: Settings, *, ids: tuple[int, ...], is_all: bool, is_json: bool) -> int:
+    """Give dead letters up for good: they are never billed, and `status` counts them as dropped."""
+    answers = decide(settings, decision.DROP, ids, _last, is_all=is_all)
+    return tell(answers, decision.DROP, "Discarded", "dead letters", is_json=is_json)
+
+
+def _last(ledger: Ledger) -> int:
+    return ledger.decisions.last_letter
+
+
 def _read(settings: Settings) -> list[DeadLetter]:
-    folder = StateDir(settings.state_dir).ledger
-    if not folder.exists():
-        return []
-    try:
-        ledger = Ledger.open_read_only(folder)
-    except LedgerError as error:
-        msg = f"the ledger can't be read: {error}"
-        raise click.ClickException(msg) from error
     letters: list[DeadLetter] = []
-    try:
-        while page := ledger.outbox.dead_letters(PAGE_COUNT, after=letters[-1].id if letters else 0):
+    with ledger_of(settings) as ledger:
+        while ledger and (
+            page := ledger.outbox.dead_letters(PAGE_COUNT, after=letters[-1].id if letters else 0)
+        ):
             letters += page
-    finally:
-        ledger.close()
     return letters
 
 
@@ -87,7 +123,7 @@ def _plain(letter: DeadLetter) -> dict[str, Any]:
         "id": letter.id,
         "origin": letter.origin,
         "producer": letter.producer.hex() or None,
-        "at": _utc(letter.at_s),
+        "at": utc(letter.at_s),
         "reason": letter.reason,
         "events": letter.events_count,
         "quantity": number_text(letter.quantity),
@@ -108,7 +144,3 @@ def _content(letter: DeadLetter) -> Any:
         "quantity": number_text(event.quantity),
         "metadata": event.metadata,
     }
-
-
-def _utc(at_s: float) -> str:
-    return datetime.fromtimestamp(at_s, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

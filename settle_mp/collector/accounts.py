@@ -124,6 +124,19 @@ def row_faults(database: Database) -> list[str]:
     return faults
 
 
+def counters(database: Database) -> dict[str, int]:
+    """Small counts that survive."""
+    return dict(database.select(schema.COUNTERS))
+
+
+def set_counter(database: Database, name: str, value: int) -> None:
+    """Write a small count."""
+    if name in counters(database):
+        database.replace(schema.COUNTERS, [(name, value)])
+    else:
+        database.insert(schema.COUNTERS, [(name, value)])
+
+
 def add_residue(database: Database, name: str, text: str, now_s: float) -> None:
     """Name what was destroyed; the same name again replaces the text."""
     with database.transaction():

@@ -6,7 +6,7 @@ another ledger has taken is not taken twice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from settle_mp.collector.roster import NewProducer
@@ -63,3 +63,10 @@ def admit(producer: bytes, header: Header, house: House, *, is_volatile: bool) -
         key_mode=key_mode,
         is_volatile=is_volatile,
     )
+
+
+def admit_by_word(producer: bytes, header: Header, house: House) -> NewProducer | Refusal:
+    """Decide the same when a person says that its ledger does not matter: it begins where that one stood."""
+    ledger = header.bond.ledger
+    open_house = replace(house, put_aside=() if ledger == NO_LEDGER else (ledger,))
+    return admit(producer, header, open_house, is_volatile=False)

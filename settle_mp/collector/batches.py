@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from settle_mp.core.event import Quantity
     from settle_mp.core.window import Lot
 
-State = Literal["ready", "attempting", "suspect", "held"]
+State = Literal["ready", "ordered", "attempting", "suspect", "held"]
 _DIGEST_BYTES = 16
 _NO_LOTS = msgpack.packb([])
 
@@ -43,8 +43,9 @@ class Batch:
         key: Its idempotency key.
         body: The exact bytes to send.
         lots: The rows in `body`.
-        state: `ready` (waits for its time), `attempting` (perhaps sent), `suspect` (a refused row that waits
-            for what becomes of its family), or `held` (a person decides).
+        state: `ready` (waits for its time), `ordered` (the same, and a person said so, whatever its doubts),
+            `attempting` (perhaps sent), `suspect` (a refused row that waits for what becomes of its family),
+            or `held` (a person decides).
         tries: How often it was marked as attempting, under whatever key.
         not_before_s: When it may be sent (Unix seconds).
         oldest_s: The earliest cut of what is in it (Unix seconds).
@@ -186,6 +187,10 @@ class Batches:
     def load(self, row: BatchRow) -> Batch:
         """A batch with its body; without one when that is lost or damaged."""
         return self._load_if_sound(row) or _batch(row, _NO_LOTS, b"")
+
+    def is_sound(self, row: BatchRow) -> bool:
+        """Whether a batch is what was sealed."""
+        return self._load_if_sound(row) is not None
 
     def draft(self, row: BatchRow) -> Draft:
         """What a batch holds, to be sent in another form.

@@ -231,6 +231,12 @@ class Database:
         self._write_many(table.insert_sql, written)
         self._count(table, len(written))
 
+    def insert_numbered(self, table: Table, first: int, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Add new rows of a numbered table under numbers from `first` on."""
+        written = [(number, *table.with_checksum(row)) for number, row in enumerate(rows, first)]
+        self._write_many(table.insert_numbered_sql, written)
+        self._count(table, len(written))
+
     def replace(self, table: Table, rows: Iterable[tuple[Any, ...]]) -> None:
         """Write rows again that are there."""
         self._write_many(table.replace_sql, [table.with_checksum(row) for row in rows])

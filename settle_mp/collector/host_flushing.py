@@ -110,6 +110,11 @@ class HostFlushing:
             if ticket.request == answer.request:
                 ticket.positions[answer.producer] = answer.position
 
+    def look_anew(self) -> None:
+        """A seal was written that holds no window: which one holds the last of it is to be found again."""
+        for ticket in self._tickets.values():
+            ticket.seal_wanted = None
+
     def turn(self, now_s: float, *, scans_done: int) -> Answers:
         """Answer whom nothing more can be told by waiting.
 

@@ -17,6 +17,7 @@ from settle_mp.collector import accounts, checkup, schema
 from settle_mp.collector.birth import make_ledger
 from settle_mp.collector.database import Database
 from settle_mp.collector.dead_letters import DeadLetters
+from settle_mp.collector.decisions import Decisions
 from settle_mp.collector.frames import Frames, Intake, StoredFrame, StoredSum, refuse_difference
 from settle_mp.collector.ledger_error import LedgerDamagedError, LedgerError, ledger_error
 from settle_mp.collector.outbox import Outbox
@@ -77,6 +78,7 @@ class Ledger:
         self.outbox = Outbox(database, self._roster)
         self.id = bytes.fromhex(database.meta("id"))
         self._watermark = Watermark(folder, database, self.id)
+        self.decisions = Decisions(database, self._roster, self.outbox, self._watermark.expect)
         self._reserve = Reserve(folder / RESERVE_NAME)
 
     @classmethod
@@ -294,16 +296,12 @@ class Ledger:
 
     def counters(self) -> dict[str, int]:
         """Small counts that survive."""
-        return dict(self._database.select(schema.COUNTERS))
+        return accounts.counters(self._database)
 
     def bump(self, name: str, by: int = 1) -> None:
         """Add to a small count."""
         with self._database.transaction():
-            rows = self._database.select(schema.COUNTERS, "WHERE name = ?", (name,))
-            if rows:
-                self._database.replace(schema.COUNTERS, [(name, rows[0][1] + by)])
-            else:
-                self._database.insert(schema.COUNTERS, [(name, by)])
+            accounts.set_counter(self._database, name, self.counters().get(name, 0) + by)
 
     def _take_up(self) -> None:
         """Compare with the side file, and be ready to write."""

@@ -30,6 +30,8 @@ __all__ = ["Batch", "DeadLetter", "Outbox", "State"]
 
 #: No batch waits longer by itself; one that would was put off before the clock was set back (seconds).
 WAIT_MAX_S: Final = 7200.0
+#: Which batches wait for their time.
+_WAITS: Final = "state IN ('ready', 'ordered')"
 
 
 class Outbox:
@@ -51,23 +53,22 @@ class Outbox:
 
     def due(self, now_s: float, limit: int) -> list[Batch]:
         """The batches that may be sent now, oldest first; one that fails its checksum is held instead."""
-        rest = "WHERE state = 'ready' AND (not_before_s <= ? OR not_before_s > ?) ORDER BY id LIMIT ?"
+        rest = f"WHERE {_WAITS} AND (not_before_s <= ? OR not_before_s > ?) ORDER BY id LIMIT ?"
         return self._batches.load_sound(rest, (now_s, now_s + WAIT_MAX_S, limit), now_s)
 
     def next_due_s(self) -> float | None:
         """When the next batch may be sent (Unix seconds); None when none waits."""
-        at_s: float | None = self._database.value(
-            "SELECT MIN(not_before_s) FROM batches WHERE state = 'ready'"
-        )
+        sql = f"SELECT MIN(not_before_s) FROM batches WHERE {_WAITS}"  # noqa: S608  our own text
+        at_s: float | None = self._database.value(sql)
         return at_s
 
     def get(self, batch_id: int) -> Batch:
         """One batch."""
         return self._batches.load(self._batches.find(batch_id))
 
-    def held(self, limit: int = 1000) -> list[Batch]:
-        """Batches that a person decides about."""
-        return self._load("WHERE state = 'held' ORDER BY id LIMIT ?", (limit,))
+    def held(self, limit: int = 1000, *, after: int = 0) -> list[Batch]:
+        """Batches that a person decides about, from the id behind `after` on."""
+        return self._load("WHERE state = 'held' AND id > ? ORDER BY id LIMIT ?", (after, limit))
 
     def family(self, root: int) -> Family:
         """What is known of a family; all zeros when none of it is left, or it was never divided."""
@@ -82,7 +83,14 @@ class Outbox:
 
     def seals(self) -> list[Seal]:
         """The seals with their reaches and the batches that a flush waits for, to load at start."""
-        return self._seals.all(self.unsettled_by_seal())
+        return self._seals.select("ORDER BY number", (), self.unsettled_by_seal())
+
+    def seal(self, number: int) -> Seal | None:
+        """One seal with the batches that a flush waits for; None when it has no batches left."""
+        rows = self._database.rows("SELECT id FROM batches WHERE seal = ? AND state != 'held'", (number,))
+        unsettled = {number: {batch_id for (batch_id,) in rows}}
+        found = self._seals.select("WHERE number = ?", (number,), unsettled)
+        return found[0] if found else None
 
     def amounts(self) -> dict[State, tuple[int, Amount]]:
         """How many batches are in each state, and what they hold; states without any are left out."""
@@ -112,7 +120,7 @@ class Outbox:
         with self._database.transaction():
             for batch_id in ids:
                 row = self._batches.find(batch_id)
-                if row.state != "ready":
+                if row.state not in {"ready", "ordered"}:
                     msg = f"batch {batch_id} is {row.state} and can't be sent"
                     raise ValueError(msg)
                 row = row._replace(
@@ -144,12 +152,25 @@ class Outbox:
             self._families.settle(row)
             self._seals.change(row.seal, by=-1)
 
-    def retry(self, batch_id: int, *, at_s: float, is_in_doubt: bool, reason: str, now_s: float) -> None:
-        """The same key and bytes again at `at_s`; `is_in_doubt` says how this try ended."""
+    def retry(
+        self,
+        batch_id: int,
+        *,
+        at_s: float,
+        is_in_doubt: bool,
+        reason: str,
+        now_s: float,
+        is_ordered: bool = False,
+    ) -> None:
+        """The same key and bytes again at `at_s`; `is_in_doubt` says how this try ended.
+
+        `is_ordered`: a person's order for a try is not carried out yet.
+        """
         with self._database.transaction():
             row = self._batches.find(batch_id)
             row = self._doubted(row) if is_in_doubt else row
-            self._changed(row._replace(not_before_s=at_s), "ready", reason, now_s)
+            state: State = "ordered" if is_ordered else "ready"
+            self._changed(row._replace(not_before_s=at_s), state, reason, now_s)
 
     def rekey(self, batch_id: int, *, at_s: float, reason: str, now_s: float) -> Batch:
         """The same bytes under a new key (D3). Not for a batch in doubt."""

@@ -11,6 +11,7 @@ from settle_mp.collector import journals
 from settle_mp.collector.adoption import Adoption
 from settle_mp.collector.decoder import Decoder
 from settle_mp.collector.delivery import Delivery
+from settle_mp.collector.desk import Desk
 from settle_mp.collector.flushing import Answers, Flushing
 from settle_mp.collector.host_flushing import HostFlushing
 from settle_mp.collector.ledger import LedgerError
@@ -52,6 +53,15 @@ class Parts:
         self.shipping = Shipping(self.state, self.delivery, opened.settings, has_key=upstream is not None)
         self.flushing = Flushing(self.state, self._upstream_reason, self._intake_reason)
         self.host_flushing = HostFlushing(self.state, self._upstream_reason, lambda: self.reception.refusals)
+        self.desk = Desk(
+            self.state,
+            self.shipping.settlement,
+            self.reception,
+            journals_dir=opened.dir.journals,
+            settings=opened.settings,
+        )
+        self.desk.on_replay = self.host_flushing.look_anew
+        self.desk.on_adopt = self.adoption.scan_soon
         self.greeted: set[bytes] = set()
         self.trouble = ""
         self._couriers: set[bytes] = set()
@@ -80,10 +90,8 @@ class Parts:
         Raises:
             LedgerError: Nothing was done.
         """
-        if isinstance(message, wire.Ping):
-            return [(identity, wire.Pong(self.state.ledger.id, self._report()))]
-        if isinstance(message, wire.HostFlush):
-            return self._flush_host(identity, message)
+        if isinstance(message, wire.Ping | wire.HostFlush | wire.Decide | wire.Adopt):
+            return self._obey(identity, message)
         # What a producer says of itself it says under its own name.
         producer = getattr(message, "producer", None)
         if producer is None or producer != identity:
@@ -100,10 +108,19 @@ class Parts:
             self._say_goodbye(message)
         return []
 
+    def _obey(self, identity: bytes, message: wire.Command) -> Answers:
+        if isinstance(message, wire.HostFlush):
+            return self._flush_host(identity, message)
+        if isinstance(message, wire.Ping):
+            return [(identity, wire.Pong(self.state.ledger.id, self._report()))]
+        return [(identity, self.desk.answer(message))]
+
     def turn_away(self, identity: bytes, message: wire.Message) -> Answers:
         """The same while the ledger can't be used: say so to whom it matters; the others ask again."""
         if isinstance(message, wire.Ping):
             return [(identity, wire.Pong(self.state.ledger.id, self._report()))]
+        if isinstance(message, wire.Decide | wire.Adopt):
+            return [(identity, wire.Decided(message.ticket, 0, 0, "0", 0, self.trouble or "try again"))]
         return [(identity, wire.Refused(self.trouble))] if isinstance(message, wire.Hello) else []
 
     def _flush_host(self, identity: bytes, message: wire.HostFlush) -> Answers:
@@ -187,6 +204,7 @@ class Parts:
             raise
         self.shipping.replace(settings, upstream)
         self.state.decoder.use(settings.rules)
+        self.desk.use(settings)
 
     def forget(self) -> None:
         """Forget producers that are long gone (rule L4)."""

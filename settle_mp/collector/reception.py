@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 from settle_mp.collector import journals
 from settle_mp.collector.admission import House, Refusal, admit
 from settle_mp.collector.decoder import BadRunError
-from settle_mp.collector.state import Member
 from settle_mp.core import wire
 from settle_mp.core.books import Amount
 from settle_mp.core.fold import parse_number
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from settle_mp.collector.decoder import Run
     from settle_mp.collector.roster import NewProducer
-    from settle_mp.collector.state import State
+    from settle_mp.collector.state import Member, State
 
 log = logging.getLogger("settle_mp")
 
@@ -88,8 +87,7 @@ class Reception:
         """Take up a producer, if it may be. Returns why not, or nothing."""
         if self.knows(producer):
             return ""
-        house = House(ledger=self._state.ledger.id, put_aside=self._put_aside, key_mode=self._key_mode())
-        decision = admit(producer, header, house, is_volatile=is_volatile)
+        decision = admit(producer, header, self.house(), is_volatile=is_volatile)
         if isinstance(decision, Refusal):
             self._refusals[producer] = (decision.reason, time.monotonic())
             self.tell("producer_refused", decision.reason)
@@ -98,6 +96,14 @@ class Reception:
         self._new[producer] = decision
         self._since()
         return ""
+
+    def house(self) -> House:
+        """What a newcomer is held against."""
+        return House(ledger=self._state.ledger.id, put_aside=self._put_aside, key_mode=self._key_mode())
+
+    def forget_refusal(self, producer: bytes) -> None:
+        """It is taken up by a person's word."""
+        self._refusals.pop(producer, None)
 
     def _key_mode(self) -> str:
         """The mode that all events of this ledger have, with those that are about to come in."""
@@ -209,7 +215,7 @@ class Reception:
                 state.ledger.record_dropped(self._departures)
                 state.ledger.mark_gone(self._departures, now_s)
         for each in new:
-            state.members[each.id] = _newcomer(each)
+            state.welcome(each)
         for producer in self._departures.keys() & state.members.keys():
             state.members[producer].is_gone = True
         self.drop()
@@ -276,15 +282,3 @@ class Reception:
         if reason not in self._told and len(self._told) < REASONS_MAX:
             self._told.add(reason)
             log.warning(name, extra={"reason": reason})
-
-
-def _newcomer(new: NewProducer) -> Member:
-    return Member(
-        id=new.id,
-        name=new.name,
-        position=new.position,
-        sealed_position=new.position,
-        open_events_count=0,
-        counted_events=new.events_before,
-        is_volatile=new.is_volatile,
-    )

@@ -177,6 +177,14 @@ class Roster:
         self._write(advance.result(now_s) for advance in advances.values())
         return amount_of(advance.amount for advance in advances.values())
 
+    def appraise(self, producer: bytes, quantity: Quantity) -> None:
+        """Add the quantity of an event that was committed as one without any."""
+        row = self._find(producer)
+        if row is None:
+            self._depart([], Amount(0, quantity))  # it was forgotten
+        else:
+            self._write([row._replace(quantity=number_text(add(parse_number(row.quantity), quantity)))])
+
     def seal(self) -> None:
         """Everything that is committed is sealed."""
         self._write(
@@ -243,9 +251,9 @@ class Roster:
         with self._database.transaction():
             self._database.delete(schema.TROUBLES, "producer = ?", (producer,))
 
-    def _depart(self, rows: list[_Row]) -> None:
+    def _depart(self, rows: list[_Row], more: Amount | None = None) -> None:
         count, events, dropped = self.departed()
-        events += amount_of(row.amount for row in rows)
+        events += amount_of([*(row.amount for row in rows), more or Amount()])
         dropped += amount_of(row.dropped for row in rows)
         row = (
             1,
@@ -255,10 +263,8 @@ class Roster:
             dropped.events,
             number_text(dropped.quantity),
         )
-        if count:
-            self._database.replace(schema.DEPARTED, [row])
-        else:
-            self._database.insert(schema.DEPARTED, [row])
+        self._database.delete(schema.DEPARTED)
+        self._database.insert(schema.DEPARTED, [row])
 
     def _select(self, rest: str, values: Iterable[object] = ()) -> list[_Row]:
         return [_Row(*row) for row in self._database.select(schema.PRODUCERS, rest, values)]

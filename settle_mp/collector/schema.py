@@ -45,6 +45,8 @@ class Table:
         places = ", ".join("?" * (len(self.columns) + 1))
         rest = f"INTO {name} ({names}) VALUES ({places})"
         self.insert_sql = f"INSERT {rest}"
+        #: The same with a number of our own choice before the columns.
+        self.insert_numbered_sql = f"INSERT INTO {name} (id, {names}) VALUES (?, {places})"  # noqa: S608
         self.replace_sql = f"INSERT OR REPLACE {rest}"
         self.select_sql = f"SELECT {'id, ' if is_numbered else ''}{names} FROM {name}"  # noqa: S608  our own text
         self._seed = crc32(name.encode())

@@ -16,7 +16,7 @@ from settle_mp.core.family import Family
 from settle_mp.core.ticket import Reach, Seal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from settle_mp.collector.batches import BatchRow
     from settle_mp.collector.database import Database
@@ -47,11 +47,11 @@ class Seals:
         else:
             self._database.delete(schema.SEALS, "number = ?", (number,))
 
-    def all(self, unsettled: Mapping[int, set[int]]) -> list[Seal]:
-        """All seals; `unsettled` are the batches of each that a flush waits for."""
+    def select(self, rest: str, values: Iterable[object], unsettled: Mapping[int, set[int]]) -> list[Seal]:
+        """Seals by the rest of a query; `unsettled` are the batches of each that a flush waits for."""
         return [
             Seal(number, _reaches(reaches), set(unsettled.get(number, ())), failed_count)
-            for number, _, failed_count, reaches in self._database.select(schema.SEALS, "ORDER BY number")
+            for number, _, failed_count, reaches in self._database.select(schema.SEALS, rest, values)
         ]
 
 
@@ -115,6 +115,15 @@ class Families:
         """A member is held."""
         row = self._take_up(batch)
         self._write(row._replace(held_count=row.held_count + batch.rows_count))
+
+    def order(self, batch: BatchRow) -> None:
+        """A held member is to be sent again."""
+        row = self._take_up(batch)
+        self._write(row._replace(held_count=row.held_count - batch.rows_count))
+
+    def discard(self, batch: BatchRow) -> None:
+        """A held member goes, and nobody knows whether it was accepted."""
+        self._leave(batch.root, 1, 0)
 
     def divide(self, batch: BatchRow, children_count: int) -> None:
         """A member is replaced by several."""

@@ -22,6 +22,7 @@ from settle_mp.core.step import (
     Settle,
     Suspect,
     hold_before_try,
+    is_untouched,
     next_step,
 )
 
@@ -47,6 +48,8 @@ class Settlement:
         self._state = state
         self._settings = settings
         self._health = health
+        # What was under way at our death is in doubt, whoever had ordered it.
+        self._ordered: set[int] = set()
 
     def use(self, settings: Settings) -> None:
         """Go on under other settings."""
@@ -66,8 +69,10 @@ class Settlement:
         """Hold a batch in doubt that must not be sent again by itself, and say whether it was one.
 
         That is one whose key may be forgotten by now, and any at all when `on_in_doubt` is hold: such as the
-        batches that were under way when the last collector died.
+        batches that were under way when the last collector died. What a person has ordered is sent.
         """
+        if batch.state == "ordered":
+            return False
         hold = hold_before_try(
             _batch_state(batch, now_s), now_s=now_s, idempotency_ttl_s=self._settings.idempotency_ttl_s
         )
@@ -78,8 +83,12 @@ class Settlement:
             return False
         with self._state.ledger.transaction():
             self._hold(batch, hold, now_s, is_in_doubt=False)
-            self._decide_family(batch, now_s)
+            self.decide_family(batch, now_s)
         return True
+
+    def sent(self, batches: Iterable[Batch]) -> None:
+        """These were just submitted."""
+        self._ordered.update(batch.id for batch in batches if batch.state == "ordered")
 
     def _judge(self, completed: Completed, now_s: float) -> None:
         try:
@@ -87,8 +96,10 @@ class Settlement:
         except LookupError:
             return  # somebody has decided about it meanwhile
         verdict = classify(completed.answer, now_s=time.time())
+        is_ordered = batch.id in self._ordered
+        self._ordered.discard(batch.id)
         step = next_step(
-            _batch_state(batch, now_s),
+            _batch_state(batch, now_s, is_ordered=is_ordered),
             verdict,
             now_s=now_s,
             on_in_doubt=self._settings.on_in_doubt,
@@ -96,9 +107,9 @@ class Settlement:
             jitter=random.random(),  # noqa: S311
         )
         self._note_health(verdict, step)
-        self._do(batch, step, verdict, now_s)
+        self._do(batch, step, verdict, now_s, is_ordered=is_ordered and is_untouched(verdict))
         if isinstance(step, Settle | Suspect | Hold):
-            self._decide_family(batch, now_s)
+            self.decide_family(batch, now_s)
 
     def _note_health(self, verdict: Verdict, step: Step) -> None:
         health = self._health
@@ -111,7 +122,7 @@ class Settlement:
         else:
             health.last_error = verdict.reason
 
-    def _do(self, batch: Batch, step: Step, verdict: Verdict, now_s: float) -> None:
+    def _do(self, batch: Batch, step: Step, verdict: Verdict, now_s: float, *, is_ordered: bool) -> None:
         outbox, seals = self._state.ledger.outbox, self._state.seals
         is_in_doubt = verdict.outcome is Outcome.IN_DOUBT
         if isinstance(step, Settle):
@@ -119,13 +130,25 @@ class Settlement:
             seals.settle(batch.seal, batch.id)
         elif isinstance(step, RetryAt):
             outbox.retry(
-                batch.id, at_s=step.at_s, is_in_doubt=is_in_doubt, reason=verdict.reason, now_s=now_s
+                batch.id,
+                at_s=step.at_s,
+                is_in_doubt=is_in_doubt,
+                is_ordered=is_ordered,
+                reason=verdict.reason,
+                now_s=now_s,
             )
         elif isinstance(step, Pause) and step.is_new_key:
             child = outbox.rekey(batch.id, at_s=step.retry_at_s, reason=step.reason, now_s=now_s)
             seals.replace_batch(batch.seal, batch.id, {child.id})
         elif isinstance(step, Pause):
-            outbox.retry(batch.id, at_s=step.retry_at_s, is_in_doubt=False, reason=step.reason, now_s=now_s)
+            outbox.retry(
+                batch.id,
+                at_s=step.retry_at_s,
+                is_in_doubt=False,
+                is_ordered=is_ordered,
+                reason=step.reason,
+                now_s=now_s,
+            )
         elif isinstance(step, Divide):
             parts = outbox.divide(batch.id, step.groups, reason=step.reason, now_s=now_s)
             seals.replace_batch(batch.seal, batch.id, {child.id for child in parts})
@@ -149,7 +172,7 @@ class Settlement:
             },
         )
 
-    def _decide_family(self, batch: Batch, now_s: float) -> None:
+    def decide_family(self, batch: Batch, now_s: float) -> None:
         """Decide about rows that were refused one by one, now that more is known of their batch."""
         outbox = self._state.ledger.outbox
         decision = family_step(
@@ -190,8 +213,9 @@ class Settlement:
             self._state.seals.settle(each.seal, each.id, failed_count=each.events_count)
 
 
-def _batch_state(batch: Batch, now_s: float) -> BatchState:
+def _batch_state(batch: Batch, now_s: float, *, is_ordered: bool = False) -> BatchState:
     return BatchState(
+        is_ordered=is_ordered,
         rows_count=len(batch.lots),
         tries_count=batch.tries,
         tried_at_s=now_s if batch.attempted_s is None else batch.attempted_s,

@@ -38,7 +38,7 @@ class Shipping:
         self._in_flight: set[int] = set()
         self._is_mended = False
         self.health = Health("ok" if has_key else "no_key")
-        self._settlement = Settlement(state, settings, self.health)
+        self.settlement = Settlement(state, settings, self.health)
 
     @property
     def in_flight(self) -> frozenset[int]:
@@ -48,7 +48,7 @@ class Shipping:
     def replace(self, settings: Settings, upstream: Upstream | None) -> None:
         """Go on with other settings and another key; a pause ends."""
         self._settings = settings
-        self._settlement.use(settings)
+        self.settlement.use(settings)
         self._delivery.replace_upstream(upstream)
         self.health.become("ok" if upstream is not None else "no_key")
         self._is_mended = upstream is not None
@@ -92,7 +92,7 @@ class Shipping:
         if completed:
             # First, so that an error puts them in doubt: their answers are gone with the transaction.
             self._in_flight -= {each.batch_id for each in completed}
-            self._settlement.take(completed, now_s)
+            self.settlement.take(completed, now_s)
             self._is_mended = self._is_mended and self.health.state == "ok"
 
     # --- Sealing ---
@@ -138,7 +138,7 @@ class Shipping:
         outbox = self._state.ledger.outbox
         due = outbox.due(now_s + MENDED_AHEAD_S if self._is_mended else now_s, room)
         self._is_mended = self._is_mended and bool(due)
-        batches = [batch for batch in due if not self._settlement.is_held_before_try(batch, now_s)]
+        batches = [batch for batch in due if not self.settlement.is_held_before_try(batch, now_s)]
         if not batches:
             return
         retries_count = sum(batch.tries > 0 for batch in batches)
@@ -149,6 +149,7 @@ class Shipping:
         for batch in batches:
             self._in_flight.add(batch.id)
             self._delivery.submit(batch.id, idempotency_key=batch.key, body=batch.body)
+        self.settlement.sent(batches)
 
     def _room(self, now_s: float) -> int:
         if self.health.paused_until_s > now_s:

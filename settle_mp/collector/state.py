@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from settle_mp.collector.decoder import Decoder, Known, Run
     from settle_mp.collector.ledger import Ledger
-    from settle_mp.collector.roster import ProducerRow
+    from settle_mp.collector.roster import NewProducer, ProducerRow
     from settle_mp.core.fold import Entry
 
 #: Hours with open windows at most: two weeks of an upstream that is down. Later hours share the newest.
@@ -91,6 +91,29 @@ class State:
             self.seals.add(seal)
             self.seal_number = max(self.seal_number, seal.number)
         self.seals.troubles = dict(self.ledger.troubles())
+
+    def welcome(self, new: NewProducer) -> None:
+        """Take up a producer whose row was just committed."""
+        self.members[new.id] = Member(
+            id=new.id,
+            name=new.name,
+            position=new.position,
+            sealed_position=new.position,
+            open_events_count=0,
+            counted_events=new.events_before,
+            is_volatile=new.is_volatile,
+        )
+
+    def replayed(self, number: int) -> None:
+        """A seal was written that holds dead letters and nothing of the windows."""
+        self.look_again(number)
+        self.seal_number = max(number, self.seal_number)
+
+    def look_again(self, number: int) -> None:
+        """Batches of a seal are to be waited for, again or for the first time."""
+        seal = self.ledger.outbox.seal(number)
+        if seal is not None:
+            self.seals.add(seal)
 
     def apply(self, runs: Iterable[Run]) -> None:
         """Take over what was just committed."""

@@ -69,12 +69,14 @@ class BatchState:
         tries_count: Tries so far, the ended one included, under whatever key.
         tried_at_s: When the ended try was marked `attempting`; the upstream cannot know its key for longer.
         first_in_doubt_s: When its first try that ended in doubt was begun; None while there is none.
+        is_ordered: Whether a person had ordered the ended try.
     """
 
     rows_count: int
     tries_count: int
     tried_at_s: float
     first_in_doubt_s: float | None = None
+    is_ordered: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +164,8 @@ def next_step(
     since_s = batch.first_in_doubt_s
     if since_s is None and verdict.outcome is Outcome.IN_DOUBT:
         since_s = batch.tried_at_s
-    if since_s is not None:
+    # An order stands until a try has got through to the upstream.
+    if since_s is not None and not (batch.is_ordered and is_untouched(verdict)):
         held = _reason_to_hold(verdict, since_s, now_s, on_in_doubt, idempotency_ttl_s)
         if held is not None:
             return Hold(reason=held, first_in_doubt_s=since_s)
@@ -174,6 +177,11 @@ def next_step(
         return Pause(reason=verdict.reason, retry_at_s=retry_at_s, first_in_doubt_s=since_s)
     at_s = now_s + max(asked_s, backoff_s(batch.tries_count, jitter=jitter))
     return RetryAt(at_s=at_s, first_in_doubt_s=since_s)
+
+
+def is_untouched(verdict: Verdict) -> bool:
+    """Whether a try said nothing about its batch: not applied, and not refused for what is in it."""
+    return verdict.outcome in {Outcome.DEFERRED, Outcome.MISCONFIGURED}
 
 
 def _reason_to_hold(

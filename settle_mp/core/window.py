@@ -187,6 +187,12 @@ def join_rows(hour: int, rows: list[tuple[bytes, Lot]]) -> Draft:
     return Draft(hour=hour, body=body, lots=tuple(lot for _, lot in rows))
 
 
+def draft_of_body(hour: int, body: bytes, *, events_count: int, quantity: Quantity) -> Draft:
+    """A batch of a body whose rows are not told apart any more: it is sent and judged as one row."""
+    lot = Lot(len(body) - len(_OPEN) - len(_CLOSE), events_count, quantity)
+    return Draft(hour=hour, body=body, lots=(lot,))
+
+
 def _span(window: Window) -> str:
     start_s = window.hour * HOUR_S
     first = min(max(int(window.first_s), start_s), start_s + HOUR_S - 1)

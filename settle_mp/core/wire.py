@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import astuple, dataclass, fields
-from typing import Any, Final
+from typing import Any, Final, get_args
 from zlib import crc32
 
 import msgpack
@@ -139,6 +139,27 @@ class HostFlush:
 
 
 @dataclass(frozen=True, slots=True)
+class Decide:
+    """Command: a person's word (see `core.decision`) on all from number `first` to `last`.
+
+    Answered by `Decided`; the same ticket again gets the same answer.
+    """
+
+    ticket: int
+    action: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Command: take over a journal that waits for a person's word; answered by `Decided`."""
+
+    ticket: int
+    journal: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Ping:
     """Command: are you there? Answered by `Pong`."""
 
@@ -188,6 +209,21 @@ class Flushed:
 
 
 @dataclass(frozen=True, slots=True)
+class Decided:
+    """Collector: the answer to `Decide` and `Adopt`: how much was done, and why the rest was not.
+
+    `rest` is the number to go on from with another ticket; 0 when that was all.
+    """
+
+    ticket: int
+    done_count: int
+    events_count: int
+    quantity: str
+    rest: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class AskPosition:
     """Collector: a host-wide flush began; say how far your journal goes."""
 
@@ -202,39 +238,27 @@ class Pong:
     report: str
 
 
+#: What commands ask.
+Command = Ping | HostFlush | Decide | Adopt
 Message = (
     Hello
     | Flush
     | Position
     | Goodbye
     | HostFlush
+    | Decide
+    | Adopt
     | Ping
     | Welcome
     | Ack
     | GoBack
     | Refused
     | Flushed
+    | Decided
     | AskPosition
     | Pong
 )
-_KINDS: Final[dict[str, type[Any]]] = {
-    kind.__name__: kind
-    for kind in (
-        Hello,
-        Flush,
-        Position,
-        Goodbye,
-        HostFlush,
-        Ping,
-        Welcome,
-        Ack,
-        GoBack,
-        Refused,
-        Flushed,
-        AskPosition,
-        Pong,
-    )
-}
+_KINDS: Final[dict[str, type[Any]]] = {kind.__name__: kind for kind in get_args(Message)}
 
 
 def encode_message(message: Message) -> bytes:
@@ -299,4 +323,4 @@ def _is_within(name: str, type_name: str, value: Any) -> bool:
         return type(value) is bool
     if type(value) is not str or len(value) > _TEXT_CHARS_MAX:
         return False
-    return name != "dropped_quantity" or _QUANTITY.match(value) is not None
+    return not name.endswith("quantity") or _QUANTITY.match(value) is not None

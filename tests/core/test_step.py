@@ -120,6 +120,18 @@ def test_age_is_also_asked_before_a_try() -> None:
     assert hold_before_try(FRESH, now_s=NOW_S + 10 * TTL_S, idempotency_ttl_s=TTL_S) is None
 
 
+@pytest.mark.parametrize("outcome", list(Outcome))
+@pytest.mark.parametrize("since_s", [NOW_S - 60.0, NOW_S - 2 * TTL_S])
+def test_an_order_stands_until_a_try_gets_through(outcome: Outcome, since_s: float) -> None:
+    """What a person ordered is held again only for what the upstream said of the batch itself."""
+    ordered = replace(DOUBTED, first_in_doubt_s=since_s, is_ordered=True)
+    step = _step(ordered, _verdict(outcome), on_in_doubt="hold")
+    expected = {Outcome.ACCEPTED: Settle, Outcome.DEFERRED: RetryAt, Outcome.MISCONFIGURED: Pause}
+    assert type(step) is expected.get(outcome, Hold)
+    if isinstance(step, RetryAt | Pause):
+        assert step.first_in_doubt_s == since_s
+
+
 def test_a_wrong_set_up_pauses_and_changes_the_key() -> None:
     """What was certainly refused goes on under a new key, since the refusal may be replayed (D3)."""
     step = _step(FRESH, _verdict(Outcome.MISCONFIGURED))
