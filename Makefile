@@ -19,7 +19,7 @@ test: $(VENV)/.installed-dev ## run the tests
 	@$(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
 chaos: $(VENV)/.installed-dev ## play faults at a host under load and say what was lost: make chaos SEED=17 ROUNDS=1000
-	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --rounds $(or $(ROUNDS),1) $(CHAOS_OPTIONS)
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --rounds $(or $(ROUNDS),1) --jobs $(or $(JOBS),1) $(CHAOS_OPTIONS)
 
 check: $(VENV)/.installed-dev ## lint, formatting and types
 	$(BIN)/ruff check .

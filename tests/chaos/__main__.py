@@ -16,16 +16,19 @@ from tests.chaos.matrix import Matrix, chosen, table
 @click.option("--seed", type=int, help="Replays a run, or goes on with one.  [default: a new one]")
 @click.option("--rounds", type=click.IntRange(1), default=1, show_default=True, help="Of a fault of share 1.")
 @click.option("--only", "names", multiple=True, help="A fault or a group; may be given many times.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Houses at a time.")
 @click.option("--client", type=click.Choice(["settle", "control"]), default="settle", show_default=True)
 @click.option("--state-dir", type=click.Path(path_type=Path), default=Path(".chaos"), show_default=True)
-def main(*, seed: int | None, rounds: int, names: tuple[str, ...], client: str, state_dir: Path) -> None:
+def main(
+    *, seed: int | None, rounds: int, names: tuple[str, ...], jobs: int, client: str, state_dir: Path
+) -> None:
     """Play faults at a host under load, and hold what was tracked against what was billed."""
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     groups = [name for name in names if name in {each.group for each in chosen()}]
     faults = chosen([name for name in names if name not in groups], groups)
     click.echo(f"seed {seed}: `make chaos SEED={seed} ROUNDS={rounds}` replays it, or goes on with it")
     state = state_dir / f"{client}-{seed}-{rounds}.json"
-    matrix = Matrix(seed, rounds, state=state, client=client, tell=click.echo)
+    matrix = Matrix(seed, rounds, state=state, jobs=jobs, client=client, tell=click.echo)
     matrix.play(faults)
     for each in faults:
         if each.obstacle():

@@ -64,7 +64,7 @@ class House:
         self.is_control = client == "control"
         self._client = client
         self._requests: set[tuple[str, str]] = set()
-        self._logged = 0
+        self._logged = self._said_before = 0
         self._lives: list[tuple[int, int, Child]] = []
         self._workers: list[Child | None] = [None] * WORKERS
         (folder / "settle-mp.toml").write_text(SETTINGS)
@@ -87,8 +87,15 @@ class House:
         """Start a collector, unless the client is the control, which has none."""
         if self.is_control:
             return None
+        self._said_before = len(self._log("collector"))
         self.collector = self._start_collector(waits=waits)
         return self.collector
+
+    def wait_up(self) -> None:
+        """Wait until the collector listens; from then on it ends in good order when it is told to."""
+        self.wait_until(
+            lambda: b"collector_started" in self._log("collector")[self._said_before :], "the collector is up"
+        )
 
     def start_two_collectors(self) -> tuple[Child, Child]:
         """Start two at once; the caller says which one is `collector` from then on."""
@@ -194,6 +201,8 @@ class House:
             self.count(name)
             return True
         child = self._victim(point, is_known=is_known and not point.is_at_start)
+        if point.comes_of is not None:
+            self.wait_up()
         keeper = self._keepers[point.role]
         keeper.begin_trace(
             child,
@@ -262,8 +271,11 @@ class House:
 
     def said(self, role: str) -> str:
         """The last that was said by all of a role."""
+        return self._log(role)[-2000:].decode(errors="replace")
+
+    def _log(self, role: str) -> bytes:
         path = self.folder / f"{role}.log"
-        return path.read_text(errors="replace")[-2000:] if path.exists() else ""
+        return path.read_bytes() if path.exists() else b""
 
     def _read_log(self) -> None:
         for each in self.upstream.log(self._logged):

@@ -21,7 +21,7 @@ TRIES: Final = 5
 STOPPED_S: Final = 5.0
 
 
-@fault("kill-worker", group="kills", what="SIGKILL of a worker at a random moment")
+@fault("kill-worker", group="kills", what="SIGKILL of a worker at a random moment", share=0.5)
 def kill_worker(house: House) -> None:
     """One worker, then its successor in the same slot."""
     house.wait_s(0, LULL_S)
@@ -31,7 +31,7 @@ def kill_worker(house: House) -> None:
     house.start_worker(slot)
 
 
-@fault("kill-collector", group="kills", what="SIGKILL of the collector at a random moment")
+@fault("kill-collector", group="kills", what="SIGKILL of the collector at a random moment", share=0.3)
 def kill_collector(house: House) -> None:
     """Now and then while it is still starting."""
     house.wait_s(0, 3 * LULL_S)
@@ -43,7 +43,7 @@ def kill_collector(house: House) -> None:
     house.start_collector()
 
 
-@fault("kill-both", group="kills", what="SIGKILL of a worker and the collector at once", share=0.5)
+@fault("kill-both", group="kills", what="SIGKILL of a worker and the collector at once", share=0.2)
 def kill_both(house: House) -> None:
     """The successors start in either order."""
     house.wait_s(0, 3 * LULL_S)
@@ -56,7 +56,7 @@ def kill_both(house: House) -> None:
     house.start()
 
 
-@fault("kill-everything", group="kills", what="SIGKILL of all workers and the collector at once", share=0.2)
+@fault("kill-everything", group="kills", what="SIGKILL of all workers and the collector at once", share=0.1)
 def kill_everything(house: House) -> None:
     """What was left behind has to be found by those who come after."""
     house.wait_s(0, 3 * LULL_S)
@@ -145,7 +145,7 @@ def cannot_trace() -> str:
     "two-adoptions",
     group="kills",
     what="SIGKILL of the collector within an adoption; two collectors start at once",
-    share=0.1,
+    share=0.05,
     obstacle=cannot_trace,
 )
 def two_adoptions(house: House) -> None:

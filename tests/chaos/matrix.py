@@ -10,10 +10,15 @@ from __future__ import annotations
 import json
 import math
 import random
+import threading
 import time
+import traceback
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
+
+import pytest
 
 from tests.chaos.fault import FAULTS, Fault, Settled
 from tests.chaos.house import open_house
@@ -23,9 +28,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.chaos.house import House
+    from tests.chaos.oracle import Verdict
 
 #: Rounds in one house before it is settled and judged.
-BATCH_ROUNDS: Final = 25
+BATCH_ROUNDS: Final = 40
 #: Rounds between two looks at `status`.
 LOOK_EVERY: Final = 5
 
@@ -34,7 +40,8 @@ LOOK_EVERY: Final = 5
 class Row:
     """What came of one fault so far."""
 
-    rounds: int = 0
+    #: Numbers of the rounds that were played.
+    played: list[int] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     tracked: int = 0
     allowed: int = 0
@@ -42,6 +49,11 @@ class Row:
     twice: int = 0
     wrong: list[str] = field(default_factory=list)
     took_s: float = 0.0
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds were played."""
+        return len(self.played)
 
     def kept(self) -> dict[str, Any]:
         """As it is written to the state file."""
@@ -70,6 +82,7 @@ class Matrix:
         seed: Of all dice.
         rounds: How many rounds a fault whose share is 1 gets.
         state: The file that a run goes on from; None to keep nothing.
+        jobs: Houses at a time.
         client: "settle", or "control".
         tell: Called with a line of progress now and then.
     """
@@ -80,6 +93,7 @@ class Matrix:
         rounds: int,
         *,
         state: Path | None = None,
+        jobs: int = 1,
         client: str = "settle",
         tell: Callable[[str], object] = str,
     ) -> None:
@@ -87,6 +101,8 @@ class Matrix:
         self.rows: dict[str, Row] = {}
         self._rounds = rounds
         self._state = state
+        self._jobs = jobs
+        self._lock = threading.Lock()
         self._client = client
         self._tell = tell
         if state is not None and state.exists():
@@ -99,17 +115,18 @@ class Matrix:
 
     def play(self, faults: Iterable[Fault]) -> None:
         """Play what is left of these."""
-        for batch in self._batches([each for each in faults if not each.obstacle()]):
-            self._play(batch)
-            self._keep()
+        batches = self._batches([each for each in faults if not each.obstacle()])
+        with ThreadPoolExecutor(self._jobs) as pool:
+            list(pool.map(self._try, batches))
 
     def _batches(self, faults: Sequence[Fault]) -> list[Batch]:
         """Long runs keep to one fault a house, so that what is wrong has a name; short ones share houses."""
         kinds: dict[str, list[Turn]] = {}
         for each in faults:
-            first, last = self.rows.get(each.name, Row()).rounds, self.rounds_of(each)
-            kind = each.name if last >= BATCH_ROUNDS // 2 else each.house_kind
-            kinds.setdefault(kind, []).extend((each, number) for number in range(first, last))
+            rounds = self.rounds_of(each)
+            left = sorted(set(range(rounds)) - set(self.rows.get(each.name, Row()).played))
+            kind = each.name if rounds >= BATCH_ROUNDS // 4 else each.house_kind
+            kinds.setdefault(kind, []).extend((each, number) for number in left)
         batches = [
             Batch(turns=tuple(turns[at : at + BATCH_ROUNDS]))
             for turns in kinds.values()
@@ -117,6 +134,16 @@ class Matrix:
         ]
         random.Random(self.seed).shuffle(batches)  # noqa: S311  dice
         return batches
+
+    def _try(self, batch: Batch) -> None:
+        """Play a batch; one that can't be played to its end is wrong, and played again by the next run."""
+        try:
+            self._play(batch)
+        except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001  a long run goes on
+            text = "".join(traceback.format_exception(error)[-6:])
+            with self._lock:
+                self.rows.setdefault(batch.faults[0].name, Row()).wrong.append(text)
+                self._tell(f"{batch.faults[0].name}: {text}")
 
     def _play(self, batch: Batch) -> None:
         started_s = time.monotonic()
@@ -138,9 +165,27 @@ class Matrix:
             house.complaints += [] if self._client == "control" else wrong
             looks = house.counts["looks"]
         took_s = time.monotonic() - started_s
-        for (each, _), counted in zip(batch.turns, counts, strict=True):
+        with self._lock:
+            self._enter(batch, counts, verdict, wrong, looks, took_s)
+            self._keep()
+        self._tell(
+            f"{took_s:5.1f} s  {len(batch.turns):2} rounds  {verdict.tracked:7,} events  "
+            f"{verdict.lost} lost  {verdict.twice} twice  {names}"
+            + "".join(f"\n    {each}" for each in wrong)
+        )
+
+    def _enter(
+        self,
+        batch: Batch,
+        counts: list[Counter[str]],
+        verdict: Verdict,
+        wrong: list[str],
+        looks: int,
+        took_s: float,
+    ) -> None:
+        for (each, number), counted in zip(batch.turns, counts, strict=True):
             row = self.rows.setdefault(each.name, Row())
-            row.rounds += 1
+            row.played.append(number)
             row.counts += counted
             row.took_s += took_s / len(batch.turns)
         # A verdict is a batch's; a batch of one fault, which long runs have, makes it that fault's.
@@ -152,11 +197,6 @@ class Matrix:
             row.lost += verdict.lost
             row.twice += verdict.twice
             row.wrong += wrong
-        self._tell(
-            f"{took_s:5.1f} s  {len(batch.turns):2} rounds  {verdict.tracked:7,} events  "
-            f"{verdict.lost} lost  {verdict.twice} twice  {names}"
-            + "".join(f"\n    {each}" for each in wrong)
-        )
 
     def _round(self, house: House, fault: Fault, number: int, *, is_looked_at: bool) -> Counter[str]:
         before = house.counts.copy()
@@ -182,6 +222,8 @@ class Matrix:
         """Say what makes the run fail: what judges found, and points that were never hit."""
         found = [f"{name}: {each}" for name, row in self.rows.items() for each in row.wrong]
         for name, row in self.rows.items():
+            if name not in FAULTS:
+                continue  # of an older run
             times = row.counts[FAULTS[name].counted]
             if times < row.rounds:
                 found.append(f"{name}: {FAULTS[name].counted} {times} times in {row.rounds} rounds")
