@@ -174,13 +174,14 @@ class Courier:
         try:
             self._link = Link(context, self._endpoints, self._journal.producer)
             self._is_welcome = False
-            self._hellos = Hellos()
+            self._hellos.connected()
             poller = zmq.Poller()
             poller.register(self._link.socket, zmq.POLLIN)
             poller.register(self._alarm.descriptor, zmq.POLLIN)
-            while not self._is_stopping:
+            while not self._is_stopping and not self._hellos.is_unheard:
                 self._turn(poller)
-            self._link.say(self._goodbye())
+            if self._is_stopping:
+                self._link.say(self._goodbye())
         finally:
             # A goodbye on its way gets a moment; nothing durable depends on it.
             context.destroy(linger=int(GOODBYE_S * 1000))
@@ -188,6 +189,7 @@ class Courier:
     def _turn(self, poller: zmq.Poller) -> None:
         self._alarm.silence()
         for message in self._link.heard():
+            self._hellos.answered()
             self._obey(message)
         now_s = time.monotonic()
         self._take_requests(now_s)

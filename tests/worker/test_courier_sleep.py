@@ -16,7 +16,7 @@ from settle_mp.core.window import HOUR_S, hour_of
 from settle_mp.worker import courier as couriers
 from settle_mp.worker import producer as producers
 from settle_mp.worker.courier import SLEEP_S
-from settle_mp.worker.hellos import HELLO_S, HELLO_S_MAX, Hellos
+from settle_mp.worker.hellos import HELLO_S, HELLO_S_MAX, UNHEARD_MAX, Hellos
 from tests.upstreams import wait_until
 from tests.worker import reading
 from tests.worker.couriers import (
@@ -137,6 +137,24 @@ def test_hellos_come_at_growing_pauses() -> None:
     assert hellos.next_s == now_s + HELLO_S
     hellos.said(now_s)
     assert hellos.next_s <= now_s + 1.2 * HELLO_S
+
+
+def test_a_connection_is_doubted_after_some_hellos_without_any_answer() -> None:
+    """A new one is tried then, and each time as late; whatever comes from the collector ends the doubt."""
+    hellos = Hellos()
+    for _ in range(2):
+        for _ in range(UNHEARD_MAX):
+            assert not hellos.is_unheard
+            hellos.said(0.0)
+        assert hellos.is_unheard
+        hellos.connected()
+        assert hellos.next_s == 0.0
+    hellos.said(0.0)
+    assert hellos.next_s > 0.7 * HELLO_S_MAX, "a night without a collector stays a quiet one"
+    for _ in range(3 * UNHEARD_MAX):
+        hellos.said(0.0)
+        hellos.answered()
+        assert not hellos.is_unheard
 
 
 # --- Hours ---

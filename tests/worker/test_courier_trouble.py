@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import zmq
 
 from settle_mp import Settle
 from settle_mp.core import wire
+from settle_mp.statedir import StateDir
 from settle_mp.worker import courier as couriers
+from settle_mp.worker import hellos
 from tests.upstreams import wait_until
 from tests.worker import children, reading
 from tests.worker.couriers import (
@@ -89,6 +92,24 @@ def test_an_error_in_the_courier_is_told_and_begun_anew(
         wait_until(lambda: collector.users() == names(3), "everything is taken")
     assert failures == []
     assert [record.message for record in caplog.records] == ["courier_failed"]
+
+
+def test_a_connection_that_somebody_took_over_is_made_anew(
+    client: Settle, collector: FakeCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule 2 of the courier: whoever greets under its name gets its answers, but not for ever."""
+    monkeypatch.setattr(hellos, "HELLO_S", 0.05)
+    frame = settle_down(client, collector)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as impostor:
+        impostor.setsockopt(zmq.LINGER, 0)
+        impostor.setsockopt(zmq.IDENTITY, frame.producer)
+        impostor.connect(f"ipc://{StateDir(client._settings.state_dir).control_socket}")
+        impostor.send(wire.encode_message(wire.Ping()))
+        collector.hear(wire.Ping)
+    with collector.serving():
+        track(client, "second")
+        assert client.events.flush(timeout=DEADLINE_S)
+    assert collector.users() == ["second"]
 
 
 def test_a_collector_that_is_killed_again_and_again_gets_everything_once(

@@ -1,0 +1,6 @@
+"""Fixtures that this folder uses."""
+
+from tests.hosts import host
+from tests.upstreams import upstream
+
+__all__ = ["host", "upstream"]
