@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from fastapi import Depends, FastAPI, Security
 from fastapi.security import APIKeyHeader
@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from settle_mp.sandbox import access, control, events, wallet
 from settle_mp.sandbox.answers import RefusedError, failure
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from settle_mp.sandbox.pipeline import Sandbox
 
 logger = logging.getLogger("settle_mp")
+
+_METHODS: Final = ("DELETE", "GET", "PATCH", "POST", "PUT")
 
 
 def make_app(sandbox: Sandbox) -> FastAPI:
@@ -62,7 +65,21 @@ async def _http_error(request: Request, error: Exception) -> Response:
     where = f"{request.method} {request.url.path}"
     messages = {404: f"There is no {where}.", 405: f"{where} is not allowed."}
     message = messages.get(error.status_code, str(error.detail))
-    return failure(error.status_code, message).response(dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # noqa: PLR2004 - HTTP's.
+        headers["Allow"] = _allowed(request)
+    return failure(error.status_code, message).response(headers)
+
+
+def _allowed(request: Request) -> str:
+    """What the path allows: the router names the methods of its first route alone (RFC 9110, 10.2.1)."""
+    # A scope a look: a router that includes others notes in it what it has found.
+    scopes = {method: {**request.scope, "method": method} for method in _METHODS}
+    return ", ".join(
+        method
+        for method, scope in scopes.items()
+        if any(each.matches(scope)[0] is Match.FULL for each in request.app.routes)
+    )
 
 
 async def _gone(_request: Request, _error: Exception) -> Response:

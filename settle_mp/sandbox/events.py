@@ -10,6 +10,7 @@ from starlette.responses import Response  # noqa: TC002 - The same.
 
 from settle_mp.sandbox import openapi, usage
 from settle_mp.sandbox.answers import Answer, RefusedError, failure, success
+from settle_mp.sandbox.exact import QUANTITY_DIGITS_MAX
 from settle_mp.sandbox.pipeline import Change, Refusal, Sandbox
 from settle_mp.sandbox.rows import BadBodyError, Row, TooManyRowsError, parse_batch, parse_event
 
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 
 
 _NUMBER: Final = {"type": "number"}
+_DIGITS: Final = f"At most {QUANTITY_DIGITS_MAX} digits on either side of its point; sums are exact."
 _EVENT: Final = openapi.record(
     {"userId": openapi.text(), "eventType": openapi.text()},
     {
-        "quantity": {**_NUMBER, "exclusiveMinimum": 0, "default": 1},
+        "quantity": {**_NUMBER, "exclusiveMinimum": 0, "default": 1, "description": _DIGITS},
         "metadata": openapi.nullable({"type": "object"}),
     },
 )

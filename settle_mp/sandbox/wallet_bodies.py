@@ -5,6 +5,7 @@ Rule 1: a refusal names each bad field, under the name that the field has in the
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from settle_mp.sandbox import exact
@@ -37,7 +38,7 @@ def parse_transfer(body: bytes, user_id: str, kind: Kind) -> Transfer:
     return Transfer(
         user_id=user_id,
         kind=kind,
-        amount=parsed["amount"],
+        amount=int(parsed["amount"]),
         description=parsed.get("description"),
         metadata=None if metadata is None else exact.dumps(metadata),
     )
@@ -61,7 +62,7 @@ def parse_ad_reward(body: bytes, user_id: str) -> Transfer:
     return Transfer(
         user_id=user_id,
         kind="AD_REWARD",
-        amount=parsed["rewardAmount"],
+        amount=int(parsed["rewardAmount"]),
         description=f"Ad reward from {parsed['adNetwork']}"[:DESCRIPTION_CHARS_MAX],
         metadata=None if unit is None else exact.dumps({"adUnitId": unit}),
     )
@@ -82,9 +83,10 @@ def _refuse(parsed: dict[str, Any], faults: dict[str, str | None]) -> None:
 
 
 def _amount_fault(value: Any) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= CREDITS_MAX:
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal)) or not 1 <= value <= CREDITS_MAX:
         return _AMOUNT_FAULT
-    return None
+    # 10.0 is a whole number in JSON Schema, and to a server that reads JSON as JavaScript does.
+    return None if value == int(value) else _AMOUNT_FAULT
 
 
 def _description_fault(value: Any) -> str | None:

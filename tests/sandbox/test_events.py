@@ -6,9 +6,10 @@ import json
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
-from tests.sandbox.posting import batch, error_of, get, post, row
+from tests.sandbox.posting import TLS, batch, error_of, get, post, row
 from tests.upstreams import sandbox
 
 if TYPE_CHECKING:
@@ -102,6 +103,13 @@ def test_unknown_ways_are_refused_in_shape(upstream: Upstream, method: str, path
     answer = get(upstream, path) if method == "GET" else post(upstream, path=path)
     assert answer.status_code == status
     error_of(answer)
+
+
+def test_a_refused_method_is_told_the_others(upstream: Upstream) -> None:
+    """All that the path has, whichever of its routes comes first (RFC 9110, section 10.2.1)."""
+    for path, methods in (("/sandbox/faults", "DELETE, GET, POST"), ("/v1/events", "POST")):
+        answer = httpx.put(upstream.base_url + path, trust_env=False, verify=TLS)
+        assert (answer.status_code, answer.headers["allow"]) == (405, methods)
 
 
 def test_usage_outlives_a_restart(upstream: Upstream) -> None:

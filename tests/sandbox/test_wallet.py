@@ -157,6 +157,13 @@ def test_pages_that_can_not_be_are_400(upstream: Upstream, query: str) -> None:
     assert list(error_of(answer)["data"]["fields"]) == [query.partition("=")[0]]
 
 
+def test_a_whole_number_may_be_written_with_a_point(upstream: Upstream) -> None:
+    """10.0 is 10, as in JSON Schema and JavaScript."""
+    upstream.seed({"u1": 50})
+    answer = post(upstream, b'{"amount": 1.0e1}', path=f"{WALLET}/debit")
+    assert (_data(answer)["amount"], upstream.balance("u1")) == (10, 40)
+
+
 @pytest.mark.parametrize(
     ("call", "body", "fields"),
     [
