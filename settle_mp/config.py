@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from settle_mp.core import kinds
+from settle_mp.core.naming import is_well_named
 from settle_mp.core.rules import MetadataRule, RuleError, read_rules
 from settle_mp.errors import SettingsError
+from settle_mp.places import absolute, default_state_dir
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -69,6 +71,9 @@ class Settings:
         group: The group whose members may share the state folder, or None.
         on_invalid: What `track()` does with bad arguments: "raise" (the default) or "count".
         disabled: Whether events are no-ops. Default false.
+        event_types: The only event types that `track()` takes, or None for any.
+        strict_names: Whether `track()` refuses an event type that is not SCREAMING_SNAKE_CASE, of which it
+            otherwise warns once. Default false.
         rules: Metadata rules by event type, from the file's `[events.NAME]` tables. Default none.
         sources: Where each value came from; see `source`.
     """
@@ -90,6 +95,8 @@ class Settings:
     group: str | None = None
     on_invalid: OnInvalid = "raise"
     disabled: bool = False
+    event_types: frozenset[str] | None = None
+    strict_names: bool = False
     rules: Mapping[str, MetadataRule] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
@@ -146,6 +153,8 @@ _KINDS: Final[Mapping[str, kinds.Kind]] = {
     "group": kinds.name_of_group(),
     "on_invalid": kinds.choice("raise", "count"),
     "disabled": kinds.flag(),
+    "event_types": kinds.names(),
+    "strict_names": kinds.flag(),
 }
 
 #: Settings that the vendor's users have in their environment already keep the vendor's names.
@@ -187,7 +196,7 @@ def load(
     values: dict[str, Any] = {name: value for name, (value, _) in merged.items()}
     sources = {name: source for name, (_, source) in merged.items()}
     if "state_dir" not in values:
-        values["state_dir"] = _default_state_dir(environ)
+        values["state_dir"] = default_state_dir(environ)
     if rules:
         sources["rules"] = f"file {file_path}"
     settings = Settings(**values, rules=rules, sources=sources)
@@ -249,11 +258,11 @@ def _find_file(
 ) -> Path | None:
     named = named or environ.get(CONFIG_VARIABLE)
     if named:
-        return _absolute(os.fspath(named), ".", environ)
+        return absolute(os.fspath(named), ".", environ)
     # Not Path.is_file(): before Python 3.14 it raises for a folder that this user may not look into.
     if os.path.isfile(FILE_NAME):  # noqa: PTH113
         return Path(FILE_NAME).absolute()
-    state_dir: Path = given["state_dir"][0] if "state_dir" in given else _default_state_dir(environ)
+    state_dir: Path = given["state_dir"][0] if "state_dir" in given else default_state_dir(environ)
     path = state_dir / FILE_NAME
     return path if os.path.isfile(path) else None  # noqa: PTH113
 
@@ -277,7 +286,7 @@ def _layer(
             checked = kind.check(kind.read(value) if is_text and isinstance(value, str) else value)
         except (TypeError, ValueError) as problem:
             raise SettingsError(name, source(name), str(problem), kind.allowed) from None
-        layer[name] = (_absolute(checked, base, environ) if name in _PATHS else checked, source(name))
+        layer[name] = (absolute(checked, base, environ) if name in _PATHS else checked, source(name))
     if {"api_key", "api_key_file"} <= layer.keys():
         raise SettingsError(
             "api_key_file", layer["api_key_file"][1], "api_key is set there too", "one of the two"
@@ -302,6 +311,11 @@ def _refuse_contradictions(settings: Settings) -> None:
             f"{all_of_them:,} is less than journal_bytes_max ({one:,}, {source})",
             "at least journal_bytes_max",
         )
+    ill_named = [name for name in sorted(settings.event_types or ()) if not is_well_named(name)]
+    if settings.strict_names and ill_named:
+        source = settings.source("event_types")
+        problem = f"strict_names ({settings.source('strict_names')}) refuses {', '.join(ill_named)}"
+        raise SettingsError("event_types", source, problem, "names in SCREAMING_SNAKE_CASE")
 
 
 def _unknown(name: str, source: str, known: Iterable[str]) -> SettingsError:
@@ -310,26 +324,3 @@ def _unknown(name: str, source: str, known: Iterable[str]) -> SettingsError:
     near = get_close_matches(name, known, n=1)
     hint = f", did you mean {near[0]}?" if near else ""
     return SettingsError(name, source, f"there is no such setting{hint}", ", ".join(sorted(known)))
-
-
-def _absolute(path: str, base: str, environ: Mapping[str, str]) -> Path:
-    if path == "~" or path.startswith("~/"):
-        path = _home(environ) + path[1:]
-    return Path(os.path.abspath(os.path.join(base, path)))  # noqa: PTH100, PTH118 - resolve() would follow links
-
-
-def _default_state_dir(environ: Mapping[str, str]) -> Path:
-    if os.geteuid() == 0:
-        return Path("/var/lib/settle-mp")
-    if sys.platform == "darwin":
-        return Path(_home(environ), "Library/Application Support/settle-mp")
-    # The XDG specification says to ignore a path that is not absolute.
-    xdg = environ.get("XDG_STATE_HOME", "")
-    return Path(xdg if xdg.startswith("/") else f"{_home(environ)}/.local/state", "settle-mp")
-
-
-def _home(environ: Mapping[str, str]) -> str:
-    home = environ.get("HOME") or os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises where this says "~"
-    if not home.startswith("/"):
-        raise SettingsError("state_dir", "default", "this user has no home folder", "SETTLE_MP_STATE_DIR")
-    return home

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from settle_mp import config
+from settle_mp.arguments import SettingsArguments
 from settle_mp.config import DEFAULT_BASE_URL, Settings, load
 from settle_mp.core.rules import MetadataRule
 from settle_mp.core.secret import Secret
@@ -77,6 +78,8 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         "group": None,
         "on_invalid": "raise",
         "disabled": False,
+        "event_types": None,
+        "strict_names": False,
         "rules": {},
     }
     assert {name: getattr(settings, name) for name in expected} == expected
@@ -107,6 +110,7 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         "journals_bytes_max": "2MiB", "ledger_bytes_max": "3MiB", "on_in_doubt": "hold",
         "idempotency_ttl_s": "60", "annotate": "false", "group": "g", "on_invalid": "count",
         "disabled": "true", "keys_dir": "/k",
+        "event_types": "AI_QUERY, PDF_EXPORT", "strict_names": "true",
     }  # fmt: skip
     assert names == texts.keys() | {"api_key_file"}
     vendors = {"api_key", "base_url"}
@@ -115,7 +119,10 @@ def test_every_setting_can_come_from_every_source(tmp_path: Path) -> None:
         for name, text in texts.items()
     }
     plain = re.compile(r"\d+|true|false")
-    lines = [f"{name} = {text if plain.fullmatch(text) else repr(text)}" for name, text in texts.items()]
+    lines = [
+        f"{name} = {text if plain.fullmatch(text) else text.split(', ') if ', ' in text else repr(text)}"
+        for name, text in texts.items()
+    ]
     file = write(tmp_path / "x.toml", "\n".join(lines))
     from_environment, from_file = load(environ=environ), load(config_path=file, environ={})
     assert from_environment == from_file
@@ -254,6 +261,22 @@ def test_bounds_that_contradict_each_other_are_refused() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS has its own place")
+def test_declared_names_and_strict_names_must_agree() -> None:
+    """A name that no event could have is found at start, whoever declared it."""
+    error = refused(environ={"HOME": "/h", "SETTLE_MP_EVENT_TYPES": "AI_QUERY,aiQuery"}, strict_names=True)
+    assert (error.key, error.source) == ("event_types", "environment SETTLE_MP_EVENT_TYPES")
+    assert error.problem == "strict_names (argument) refuses aiQuery"
+    settings = load(environ={"HOME": "/h"}, event_types=["aiQuery"])
+    assert settings.event_types == frozenset({"aiQuery"})
+
+
+def test_the_arguments_of_a_client_are_the_settings() -> None:
+    """What editors complete is all there is."""
+    settings = {field.name for field in dataclasses.fields(Settings)} - {"rules", "sources"}
+    own = {"event_types", "config_path"}
+    assert SettingsArguments.__annotations__.keys() | own == settings | own
+
+
 def test_the_state_folder_follows_the_platform(monkeypatch: pytest.MonkeyPatch) -> None:
     """Root has one place; others have theirs by the XDG specification, which ignores relative paths."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)

@@ -45,6 +45,8 @@ def _rows(settings: Settings) -> list[tuple[str, Any, str]]:
 
 def _plain(value: Any) -> Any:
     """Return what JSON can carry; a Secret shows no more than its mode."""
+    if isinstance(value, frozenset):
+        return sorted(value)
     return value if value is None or isinstance(value, (bool, int, float)) else str(value)
 
 

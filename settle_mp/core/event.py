@@ -7,11 +7,12 @@ Rule 2: whatever `pack_event` accepts, `unpack_event` gives back equal, in any p
 from __future__ import annotations
 
 import math
-import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack
+
+from settle_mp.core.text import has_utf8, short, surrogate_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,12 +41,9 @@ RESERVED_NAME: Final = "settle_mp"
 #: msgpack's extension code for a Decimal, written as its decimal string.
 DECIMAL_CODE: Final = 1
 _INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
-_SCREAMING_SNAKE_CASE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)*\Z")
 _FIELDS_COUNT = 4
 #: Bytes of a Decimal's string: 13 digits, a point and 27 places take 41.
 _DECIMAL_BYTES_MAX = 64
-#: Characters of a user's value that an error message repeats.
-_SHOWN_CHARS_MAX = 40
 # Floats are held against floats: where the application's decimal context traps FloatOperation, comparing
 # a float with a Decimal raises. Both stand within the exact limits (this 1e-9 lies above 10**-9).
 _QUANTITY_MIN_FLOAT, _QUANTITY_MAX_FLOAT = 1e-9, 1e12
@@ -75,11 +73,6 @@ class Event(NamedTuple):
 
 class InvalidEventError(ValueError):
     """Bytes that stand where an event should, and are none. The reason is its message."""
-
-
-def is_well_named(event_type: str) -> bool:
-    """Whether an event type is SCREAMING_SNAKE_CASE, as the upstream's vendor asks for."""
-    return _SCREAMING_SNAKE_CASE.match(event_type) is not None
 
 
 def exact(quantity: float | Decimal) -> Quantity:
@@ -147,6 +140,11 @@ def checked_user_id(user_id: object) -> str:
     return _checked_name("user_id", user_id, USER_ID_CHARS_MAX)
 
 
+def checked_event_type(event_type: object) -> str:
+    """Return an event type within its limits likewise."""
+    return _checked_name("event_type", event_type, EVENT_TYPE_CHARS_MAX)
+
+
 def checked_metadata(metadata: object) -> dict[str, Any]:
     """Return metadata within their limits, in exact built-in types that JSON has.
 
@@ -173,21 +171,9 @@ def _checked_name(argument: str, value: object, chars_max: int) -> str:
     if not 0 < len(value) <= chars_max:
         msg = f"{argument} must have 1 to {chars_max} characters, not {len(value)}"
         raise ValueError(msg)
-    if not value.isascii() and not _has_utf8(value):
-        raise ValueError(_surrogate_text(argument, value))
+    if not value.isascii() and not has_utf8(value):
+        raise ValueError(surrogate_text(argument, value))
     return str.__str__(value)
-
-
-def _has_utf8(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _surrogate_text(where: str, value: str) -> str:
-    return f"{where} must be valid Unicode text; {value[:_SHOWN_CHARS_MAX]!a} holds a lone surrogate"
 
 
 def _checked_quantity(value: object) -> int | float | Decimal:
@@ -195,7 +181,7 @@ def _checked_quantity(value: object) -> int | float | Decimal:
         msg = f"quantity must be {_QUANTITY_ALLOWED}, not {type(value).__name__}"
         raise TypeError(msg)
     if not _is_within_range(value):
-        msg = f"quantity must be {_QUANTITY_ALLOWED}, not {_short(value)}"
+        msg = f"quantity must be {_QUANTITY_ALLOWED}, not {short(value)}"
         raise ValueError(msg)
     if isinstance(value, Decimal):
         return _checked_places(value)
@@ -217,14 +203,6 @@ def _checked_places(value: Decimal) -> Decimal:
         msg = f"quantity must have at most {QUANTITY_PLACES_MAX} decimal places, not {places}"
         raise ValueError(msg)
     return Decimal(value)
-
-
-def _short(value: object) -> str:
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001  an int of more digits than Python prints, or a repr of the user's own
-        return f"a value of type {type(value).__name__}"
-    return text if len(text) <= _SHOWN_CHARS_MAX else text[: _SHOWN_CHARS_MAX - 3] + "..."
 
 
 def _checked_metadata(value: object) -> dict[str, Any]:
@@ -279,33 +257,33 @@ def _plain_nest(value: dict[Any, Any] | list[Any] | tuple[Any, ...], path: _Path
 
 def _key(key: object, path: _Path) -> str:
     if not isinstance(key, str):
-        msg = f"{_spelled(path)} must have str keys, not {type(key).__name__} ({_short(key)})"
+        msg = f"{_spelled(path)} must have str keys, not {type(key).__name__} ({short(key)})"
         raise TypeError(msg)
     return _plain_str(key, (*path, key))
 
 
 def _plain_str(value: str, path: _Path) -> str:
-    if not value.isascii() and not _has_utf8(value):
-        raise ValueError(_surrogate_text(_spelled(path), value))
+    if not value.isascii() and not has_utf8(value):
+        raise ValueError(surrogate_text(_spelled(path), value))
     return str.__str__(value)
 
 
 def _plain_int(value: int, path: _Path) -> int:
     if not _INT64_MIN <= value <= _UINT64_MAX:
-        msg = f"{_spelled(path)} must be an int from -2**63 to 2**64 - 1, not {_short(value)}"
+        msg = f"{_spelled(path)} must be an int from -2**63 to 2**64 - 1, not {short(value)}"
         raise ValueError(msg)
     return int(value)
 
 
 def _plain_float(value: float, path: _Path) -> float:
     if not math.isfinite(value):
-        msg = f"{_spelled(path)} must be a finite number, not {_short(value)}"
+        msg = f"{_spelled(path)} must be a finite number, not {short(value)}"
         raise ValueError(msg)
     return float(value)
 
 
 def _spelled(path: _Path) -> str:
-    return "metadata" + "".join(f"[{_short(step)}]" for step in path)
+    return "metadata" + "".join(f"[{short(step)}]" for step in path)
 
 
 def _pack_decimal(value: object) -> msgpack.ExtType:

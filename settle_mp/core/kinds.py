@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
+from settle_mp.core.naming import read_names
 from settle_mp.core.secret import Secret
 
 if TYPE_CHECKING:
@@ -131,6 +132,21 @@ def name_of_group() -> Kind:
         return text
 
     return Kind(allowed="the name of a group on this host", check=check)
+
+
+def names() -> Kind:
+    """Event types that an application declares; in the environment with commas between them."""
+
+    def check(value: object) -> frozenset[str]:
+        from settle_mp.core.event import checked_event_type  # few applications declare any
+
+        return frozenset(checked_event_type(name) for name in read_names(value))
+
+    def read(text: str) -> object:
+        return [name.strip() for name in text.split(",") if name.strip()]
+
+    allowed = "an Enum class, or names in a list, set or tuple (in the environment with commas between them)"
+    return Kind(allowed=allowed, check=check, read=read)
 
 
 def key() -> Kind:

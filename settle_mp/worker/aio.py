@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import functools
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic
 
 from settle_mp.worker.client import CALL_TIMEOUT_S, Settle, checked_timeout
+from settle_mp.worker.track import EventT_contra, Tracker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable
     from types import TracebackType
 
+    from typing_extensions import Unpack
+
+    from settle_mp.arguments import SettingsArguments
     from settle_mp.config import Settings
     from settle_mp.core.usage import UsageSummary
     from settle_mp.worker.async_wallet import AsyncWallet
@@ -23,18 +27,12 @@ if TYPE_CHECKING:
     from settle_mp.worker.report import FlushReport
 
 
-class AsyncEvents:
-    """Usage events: `track` them, and rarely more.
+class AsyncEvents(Tracker[EventT_contra]):
+    """Usage events: `track` them, and rarely more. To track is not awaited."""
 
-    Attributes:
-        track: As of `Settle().events`; it returns None and is not awaited.
-    """
-
-    track: Callable[..., None]
-
-    def __init__(self, events: Events, settings: Settings) -> None:
+    def __init__(self, events: Events[EventT_contra], settings: Settings) -> None:
         """Use `AsyncSettle().events`."""
-        self.track = events.track
+        vars(self)["track"] = events.track
         self._events = events
         self._settings = settings
 
@@ -64,21 +62,27 @@ class AsyncEvents:
         return await async_line_for(self._settings).do(call, timeout=timeout, on_in_doubt="raise")
 
 
-class AsyncSettle:
+class AsyncSettle(Generic[EventT_contra]):
     """The client for asyncio. Making one opens nothing and starts nothing, and needs no running loop.
 
     Args:
+        event_types: As for `Settle`.
         settings: As for `Settle`.
 
     Raises:
         SettingsError: For a setting that can't be, naming it, its source and what is allowed.
     """
 
-    def __init__(self, **settings: Any) -> None:
-        self._client = Settle(**settings)
+    def __init__(
+        self,
+        *,
+        event_types: Iterable[EventT_contra] | None = None,
+        **settings: Unpack[SettingsArguments],
+    ) -> None:
+        self._client: Settle[EventT_contra] = Settle(event_types=event_types, **settings)
         self._settings = self._client._settings  # noqa: SLF001  the two are one client
         self._wallet: AsyncWallet | None = None
-        self.events = AsyncEvents(self._client.events, self._settings)
+        self.events: AsyncEvents[EventT_contra] = AsyncEvents(self._client.events, self._settings)
 
     @property
     def wallet(self) -> AsyncWallet:
@@ -117,7 +121,7 @@ class AsyncSettle:
         """Do what `close` does, under the vendor's name for it."""
         await self.close(timeout)
 
-    async def __aenter__(self) -> AsyncSettle:
+    async def __aenter__(self) -> AsyncSettle[EventT_contra]:
         return self
 
     async def __aexit__(

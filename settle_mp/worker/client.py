@@ -1,58 +1,34 @@
-"""What the user holds: `Settle`, its `events`, and the hot path."""
+"""What the user holds: `Settle` and its `events`."""
 
 from __future__ import annotations
 
-import logging
 import math
-from typing import TYPE_CHECKING, Any, Final
-from zlib import crc32
-
-import msgpack
+from typing import TYPE_CHECKING, Final, Generic
 
 from settle_mp import config
-from settle_mp.core.event import (
-    METADATA_BYTES_MAX,
-    QUANTITY_MAX,
-    USER_ID_CHARS_MAX,
-    exact,
-    is_flat,
-    pack_event,
-)
-from settle_mp.core.record import HEAD
-from settle_mp.worker.foreign import is_foreign
-from settle_mp.worker.life import stand_in
 from settle_mp.worker.mode import mode_of
-from settle_mp.worker.producer import Producer, producer_for
+from settle_mp.worker.producer import producer_for
 from settle_mp.worker.report import FlushReport
-from settle_mp.worker.segment import NoRoomError
+from settle_mp.worker.track import EventT_contra, Tracker, disabled_track, make_track
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from decimal import Decimal
+    from collections.abc import Iterable
     from types import TracebackType
 
+    from typing_extensions import Unpack
+
+    from settle_mp.arguments import SettingsArguments
     from settle_mp.config import Settings
     from settle_mp.core.usage import UsageSummary
     from settle_mp.worker.line import Line
     from settle_mp.worker.wallet import Wallet
 
-log = logging.getLogger("settle_mp")
-
-#: Event types that the hot path knows by heart; others take the slow path, which checks their names.
-KNOWN_TYPES_MAX: Final = 1024
-
 #: Seconds that a call whose answer is waited for may take, all its tries together.
 CALL_TIMEOUT_S: Final = 10.0
 
 
-class Events:
-    """Usage events: `track` them, and rarely more.
-
-    Attributes:
-        track: `track(user_id, event_type, quantity=1, metadata=None) -> None`; see `_make_track`.
-    """
-
-    track: Callable[..., None]
+class Events(Tracker[EventT_contra]):
+    """Usage events: `track` them, and rarely more."""
 
     def __init__(self, settings: Settings) -> None:
         """Use `Settle().events`."""
@@ -60,9 +36,7 @@ class Events:
         self._line: Line | None = None
         self._is_disabled = settings.disabled
         self._producer = producer_for(settings)
-        self.track = (
-            _disabled_track if settings.disabled else _make_track(self._producer, settings.on_invalid)
-        )
+        vars(self)["track"] = disabled_track if settings.disabled else make_track(self._producer, settings)
 
     def flush(self, timeout: float = 5.0) -> FlushReport:
         """Wait until the upstream has accepted everything tracked so far in this process.
@@ -114,22 +88,32 @@ class Events:
         return self._line.do(call, timeout=timeout, on_in_doubt="raise")
 
 
-class Settle:
+class Settle(Generic[EventT_contra]):
     """The client. Making one opens nothing and starts nothing: safe at import and before a fork.
 
+    `Settle[AppEvent]()`, where AppEvent is a Literal, a StrEnum or an Enum whose values are texts, lets type
+    checkers take no other event type in `track`, and editors complete the names.
+
     Args:
-        settings: Any setting by name (see the settings table of the README); others come from the
+        event_types: The only event types that `track()` takes: an Enum class, or names. None takes any. Type
+            checkers see a client of these types.
+        settings: Any other setting by name (see the settings table of the README); others come from the
             environment, from `settle-mp.toml`, or are defaults.
 
     Raises:
         SettingsError: For a setting that can't be, naming it, its source and what is allowed.
     """
 
-    def __init__(self, **settings: Any) -> None:
-        self._settings = config.load(**settings)
+    def __init__(
+        self,
+        *,
+        event_types: Iterable[EventT_contra] | None = None,
+        **settings: Unpack[SettingsArguments],
+    ) -> None:
+        self._settings = config.load(event_types=event_types, **settings)
         self._mode = mode_of(self._settings)
         self._wallet: Wallet | None = None
-        self.events = Events(self._settings)
+        self.events: Events[EventT_contra] = Events(self._settings)
 
     @property
     def wallet(self) -> Wallet:
@@ -174,7 +158,7 @@ class Settle:
         """Do what `close` does, under the vendor's name for it."""
         self.close(timeout)
 
-    def __enter__(self) -> Settle:
+    def __enter__(self) -> Settle[EventT_contra]:
         return self
 
     def __exit__(
@@ -187,91 +171,6 @@ class Settle:
 
     def __repr__(self) -> str:
         return f"Settle(state_dir={str(self._settings.state_dir)!r})"
-
-
-def _make_track(producer: Producer, on_invalid: str) -> Callable[..., None]:
-    """Build `track()`: everything that it touches is a local of this function.
-
-    It checks, packs and appends in one go. Whatever is not plain falls through to the slow path, which
-    checks everything again and says what is wrong.
-    """
-    slot, asleep, wake = producer.slot, producer.asleep, producer.wake
-    pack = msgpack.Packer(strict_types=True, autoreset=True).pack
-    head = HEAD.pack
-    chars_max, quantity_max, bytes_max = USER_ID_CHARS_MAX, QUANTITY_MAX, METADATA_BYTES_MAX
-    known_types: set[str] = set()
-    track_slowly = _make_slow_track(producer, on_invalid, known_types)
-
-    def track(
-        user_id: str,
-        event_type: str,
-        quantity: float | Decimal = 1,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Record that a user did something. Durable when it returns; never waits, never awaited.
-
-        Args:
-            user_id: Whose usage it is, 1 to 256 characters.
-            event_type: What was done, 1 to 128 characters, by convention SCREAMING_SNAKE_CASE.
-            quantity: How much: an int, float or Decimal from 1e-9 to 10**12.
-            metadata: Anything JSON has under str keys, at most 8,192 bytes encoded.
-
-        Raises:
-            TypeError, ValueError: For bad arguments, unless the setting `on_invalid` is "count".
-        """
-        try:
-            if asleep:
-                wake()
-            if (
-                type(user_id) is str
-                and 0 < len(user_id) <= chars_max
-                and event_type in known_types
-                and type(quantity) is int
-                and 0 < quantity <= quantity_max
-                and (metadata is None or is_flat(metadata))
-            ):
-                payload = pack([user_id, event_type, quantity, metadata])
-                length = len(payload)
-                if length <= bytes_max:
-                    write, tell, seed = slot[0]
-                    write(head(length, crc32(payload, seed), tell()) + payload)
-                    return
-        except (ValueError, TypeError, OverflowError, NoRoomError) as error:
-            if is_foreign(error):
-                raise
-        track_slowly(user_id, event_type, quantity, metadata)
-
-    return track
-
-
-def _make_slow_track(
-    producer: Producer, on_invalid: str, known_types: set[str]
-) -> Callable[[object, object, object, object], None]:
-    def track_slowly(user_id: object, event_type: object, quantity: object, metadata: object) -> None:
-        try:
-            payload = pack_event(user_id, event_type, quantity, metadata)
-        except (TypeError, ValueError) as error:
-            if on_invalid == "raise" or is_foreign(error):
-                raise
-            producer.drop(0, "event_refused", str(error))
-            return
-        if type(event_type) is str and len(known_types) < KNOWN_TYPES_MAX:
-            known_types.add(event_type)
-        producer.append(payload, exact(quantity))  # type: ignore[arg-type]
-
-    return track_slowly
-
-
-def _disabled_track(
-    user_id: str,
-    event_type: str,
-    quantity: float | Decimal = 1,
-    metadata: Mapping[str, Any] | None = None,
-) -> None:
-    """Do nothing: the setting `disabled` is on. A test that records means this event as well."""
-    life = stand_in()
-    if life is not None:
-        life.journal.append(pack_event(user_id, event_type, quantity, metadata))
 
 
 def checked_timeout(timeout: object) -> float:

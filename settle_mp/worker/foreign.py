@@ -28,7 +28,7 @@ _OURS: Final = frozenset(
     }
 )
 #: Nothing that the worker calls leads back into this module; only a handler that tracks does.
-_ENTRY: Final = "settle_mp.worker.client"
+_ENTRY: Final = "settle_mp.worker.track"
 
 
 def is_foreign(error: BaseException) -> bool:

@@ -7,13 +7,12 @@ said.
 
 from __future__ import annotations
 
-import sys
 import warnings
 from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:
-    from types import FrameType
+from settle_mp.worker.caller import stack_level
 
+if TYPE_CHECKING:
     from settle_mp.config import Settings
     from settle_mp.core.secret import KeyMode
 
@@ -31,16 +30,6 @@ def mode_of(settings: Settings) -> KeyMode:
         _said.append(1)
         warnings.warn(
             "The API key is a test key (ss_test_...): the upstream works in sandbox mode and bills nobody.",
-            stacklevel=_level_of_user(),
+            stacklevel=stack_level(),
         )
     return mode
-
-
-def _level_of_user() -> int:
-    """Count frames from `mode_of` up to the line that made the client."""
-    level = 1
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - The way that `warnings` goes itself.
-    while frame is not None and str(frame.f_globals.get("__name__")).startswith("settle_mp."):
-        frame = frame.f_back
-        level += 1
-    return level

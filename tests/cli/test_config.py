@@ -22,6 +22,7 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "x.toml"
     path.write_text(
         'api_key = "ss_live_4f9a"\nannotate = false\nbatch_rows_max = 7\n'
+        'event_types = ["PDF_EXPORT", "AI_QUERY"]\n'
         '[events.AI_QUERY]\nsum = ["tokens"]\n',
         encoding="utf-8",
     )
@@ -46,6 +47,7 @@ def test_json_has_every_setting_with_value_and_source(file: Path, state_dir: Pat
     assert shown["group"] == {"value": "www", "source": "environment SETTLE_MP_GROUP"}
     assert shown["batch_rows_max"] == {"value": 7, "source": source}
     assert shown["annotate"] == {"value": False, "source": source}
+    assert shown["event_types"] == {"value": ["AI_QUERY", "PDF_EXPORT"], "source": source}
     assert shown["endpoint"] == {"value": None, "source": "default"}
     assert shown["api_key"] == {"value": "ss_live_***", "source": source}
     rule = {"keep": [], "sum": ["tokens"], "drop": []}

@@ -25,7 +25,6 @@ from settle_mp.core.event import (
     USER_ID_CHARS_MAX,
     Event,
     InvalidEventError,
-    is_well_named,
     pack_event,
     unpack_event,
 )
@@ -220,18 +219,6 @@ def test_a_str_enum_is_packed_as_its_text() -> None:
     event = through_bytes(event_type=AppEvent.AI_QUERY, metadata={"a": AppEvent.AI_QUERY})
     assert (event.event_type, type(event.event_type)) == ("AI_QUERY", str)
     assert event.metadata == {"a": "AI_QUERY"}
-
-
-@pytest.mark.parametrize("name", ["AI_QUERY", "A", "A1", "PDF_2_TEXT", "X_1"])
-def test_screaming_snake_case_is_well_named(name: str) -> None:
-    """The vendor's naming rule, met."""
-    assert is_well_named(name)
-
-
-@pytest.mark.parametrize("name", ["", "ai_query", "Ai", "_A", "A_", "A__B", "1A", "A B", "A\n", "É", "A-B"])
-def test_any_other_case_is_not_well_named(name: str) -> None:
-    """The vendor's naming rule, missed."""
-    assert not is_well_named(name)
 
 
 # --- quantity ---

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from settle_mp.core.event import Event
-from settle_mp.worker import client as clients
 from settle_mp.worker import journal as journals
 from settle_mp.worker import segment as segments
+from settle_mp.worker import track as tracks
 from tests.worker import children, reading
 
 if TYPE_CHECKING:
@@ -32,6 +32,13 @@ class Name(str, Enum):
     QUERY = "AI_QUERY"
 
 
+class Plain(Enum):
+    """The same without being a str."""
+
+    QUERY = "AI_QUERY"
+    NUMBER = 5
+
+
 class Number(int):
     """A number of the application's."""
 
@@ -43,6 +50,7 @@ GOOD: list[tuple[tuple[Any, ...], Event]] = [
     (("user", "AI_QUERY", Decimal("1e-9")), Event("user", "AI_QUERY", Decimal("1e-9"), None)),
     (("user", "AI_QUERY", Number(3)), Event("user", "AI_QUERY", 3, None)),
     (("user", Name.QUERY), Event("user", "AI_QUERY", 1, None)),
+    (("user", Plain.QUERY), Event("user", "AI_QUERY", 1, None)),
     (("ü" * 256, "x" * 128), Event("ü" * 256, "x" * 128, 1, None)),
     (("user", "AI_QUERY", 2, {}), Event("user", "AI_QUERY", 2, {})),
     (("user", "AI_QUERY", 1, {"n": 1, "b": True, "s": "x", "z": None}),
@@ -60,6 +68,7 @@ BAD: list[tuple[tuple[Any, ...], type[Exception], str]] = [
     (("u" * 257, "A"), ValueError, "user_id must have 1 to 256 characters, not 257"),
     (("\ud800", "A"), ValueError, "user_id must be valid Unicode text"),
     (("u", 5), TypeError, "event_type must be a str of 1 to 128 characters, not int"),
+    (("u", Plain.NUMBER), TypeError, "event_type must be a str of 1 to 128 characters, not int"),
     (("u", ["A"]), TypeError, "event_type must be a str of 1 to 128 characters, not list"),
     (("u", "A" * 129), ValueError, "event_type must have 1 to 128 characters, not 129"),
     (
@@ -159,7 +168,8 @@ def test_disabled_takes_anything_and_writes_nothing(
 ) -> None:
     """The setting makes events no-ops that return at once."""
     client = make_client(disabled=True)
-    client.events.track(None, None)
+    anything: Any = None
+    client.events.track(anything, anything)
     assert bool(client.events.flush(timeout=0))
     assert client.events.pending_count == 0
     client.close()
@@ -170,7 +180,7 @@ def test_more_event_types_than_are_known_by_heart(
     quiet: Settle, state_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An application that makes up event types takes no memory for each; all are journaled."""
-    monkeypatch.setattr(clients, "KNOWN_TYPES_MAX", 3)
+    monkeypatch.setattr(tracks, "KNOWN_TYPES_MAX", 3)
     for number in range(10):
         track_twice(quiet, ("u", f"TYPE_{number}"))
     found = reading.events(reading.only_journal(state_dir))
