@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test chaos check bench fuzz clean
+.PHONY: help demo test chaos check hosts bench fuzz clean
 
 help: ## show this help
 	@echo "settle-mp: make TARGET"
@@ -25,6 +25,9 @@ check: $(VENV)/.installed-dev ## lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+hosts: $(VENV)/.installed-dev ## play every host in every form, and make its table (an hour; goes on where it was stopped)
+	@$(BIN)/python -m tests.hosts $(ROWS)
 
 bench: $(VENV)/.installed-dev ## run the benchmarks (minutes; wants a quiet machine)
 	@for name in track collector idle; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done

@@ -62,13 +62,15 @@ DEADLINE_S = 20.0
 _TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def wait_until(is_so: Callable[[], object], what: str, timeout_s: float = DEADLINE_S) -> None:
-    """Wait until a claim holds; fail with `what` at the deadline."""
+def wait_until(
+    is_so: Callable[[], object], what: str, timeout_s: float = DEADLINE_S, every_s: float = 0.005
+) -> None:
+    """Wait until a claim holds, looking at it every so often; fail with `what` at the deadline."""
     deadline = time.monotonic() + timeout_s
     while not is_so():
         if time.monotonic() > deadline:
             pytest.fail(f"after {timeout_s} s still not: {what}")
-        time.sleep(0.005)
+        time.sleep(every_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from settle_mp.core.record import RECORD_BYTES_MAX
 from settle_mp.worker import native
 from settle_mp.worker.alarm import Alarm
 from settle_mp.worker.flushes import Flushes
+from settle_mp.worker.handover import HandOver
 from settle_mp.worker.hellos import Hellos
 from settle_mp.worker.hours import HourMarks
 from settle_mp.worker.link import Link
@@ -71,7 +72,7 @@ class Courier:
         self._flushes = Flushes(journal.producer)
         self._requests: collections.deque[FlushRequest] = collections.deque()
         self._alarm = Alarm()
-        self._hand_over_until_s: float | None = None
+        self._hand_over: HandOver | None = None
         self._ended: Waiter | None = None
         self._is_welcome = False
         self._sent = 0
@@ -89,7 +90,7 @@ class Courier:
         Raises:
             RuntimeError: When the system allows none.
         """
-        self._hand_over_until_s = None
+        self._hand_over = None
         if self.is_running:
             return
         self._ended = None
@@ -117,13 +118,13 @@ class Courier:
 
     def stop(self, timeout_s: float) -> None:
         """Hand over what is journaled, for at most `timeout_s`, then end the thread."""
-        self._hand_over_until_s = time.monotonic() + timeout_s
         try:
+            self._hand_over = hand_over = HandOver(self._journal, self._endpoints, timeout_s)
             with Waiter() as waiter:
                 self._ended = waiter
                 self.wake()
                 if self.is_running:
-                    waiter.wait(timeout_s + GOODBYE_S)
+                    waiter.wait(hand_over.timeout_s + GOODBYE_S)
         except OSError:  # no descriptors to wait with; the journal has everything
             self.wake()
 
@@ -151,17 +152,15 @@ class Courier:
             self._running.release()
             if self._ended is not None:
                 self._ended.notify()
-            if self._requests and self._hand_over_until_s is None:
+            if self._requests and self._hand_over is None:
                 with contextlib.suppress(RuntimeError):
                     self.start()  # a flush that came when we had already decided to end
 
     @property
     def _is_stopping(self) -> bool:
         """Whether `stop` was called, and all is handed over or the time for it is up."""
-        until_s = self._hand_over_until_s
-        if until_s is None:
-            return False
-        return self._journal.committed >= self._journal.tail or time.monotonic() >= until_s
+        hand_over = self._hand_over
+        return hand_over is not None and hand_over.is_over
 
     def _serve(self) -> None:
         if not transport.has_free_descriptors():
@@ -184,7 +183,7 @@ class Courier:
                 self._link.say(self._goodbye())
         finally:
             # A goodbye on its way gets a moment; nothing durable depends on it.
-            context.destroy(linger=int(GOODBYE_S * 1000))
+            context.destroy(linger=int(GOODBYE_S * 1000) if self._is_welcome else 0)
 
     def _turn(self, poller: zmq.Poller) -> None:
         self._alarm.silence()
@@ -225,8 +224,9 @@ class Courier:
         duties = [self._lull_s, self._hours.left_s(time.time())]
         if not self._is_welcome or self._sent > self._journal.committed:
             duties.append(self._hellos.next_s - now_s)
-        if self._hand_over_until_s is not None:
-            duties.append(self._hand_over_until_s - now_s)
+        hand_over = self._hand_over
+        if hand_over is not None:
+            duties.append(hand_over.left_s)
         return min(*duties, self._flushes.left_s(now_s))
 
     def _can_send(self) -> bool:

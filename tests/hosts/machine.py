@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from tests.upstreams import Upstream
 
-ROOT: Final = Path(__file__).parent.parent
+ROOT: Final = Path(__file__).parent.parent.parent
 CLI: Final = (sys.executable, "-m", "settle_mp.cli")
 
 #: Seconds that anything here may take before a test is taken for failed: many processes on a busy machine.
@@ -46,7 +46,7 @@ _MARK: Final = "HOST_UNDER_TEST"
 _COMPLAINT: Final = re.compile(r"^.*(?:Traceback \(most recent|\w+Warning: ).*$", re.MULTILINE)
 #: What is gunicorn's own: its workers leave their listeners and siblings' heartbeat files open at exit,
 #: and from version 25 on it forks while a thread of its runs, which Python 3.12 warns of.
-_NOT_OURS: Final = re.compile(
+NOT_OURS: Final = re.compile(
     r"unclosed <socket\.socket|unclosed file <_io\.FileIO name=\d+ mode='rb\+'|use of fork\(\)"
     r"|Enable tracemalloc to get"
 )
@@ -118,7 +118,7 @@ class Program:
     @property
     def complaints(self) -> list[str]:
         """Tracebacks and warnings on its standard error."""
-        return [line for line in _COMPLAINT.findall(self.said) if not _NOT_OURS.search(line)]
+        return [line for line in _COMPLAINT.findall(self.said) if not NOT_OURS.search(line)]
 
 
 class Gunicorn(Program):
@@ -135,14 +135,19 @@ class Gunicorn(Program):
         """Send requests /first, /first+1, … and return how many were answered with 200."""
         port = self.port
         with ThreadPoolExecutor(threads) as pool:
-            return sum(pool.map(lambda number: _is_answered(port, number), range(first, first + count)))
+            return sum(pool.map(lambda number: is_answered(port, str(number)), range(first, first + count)))
+
+    def ask(self, name: str) -> bool:
+        """Send the request /name, and return whether it was answered with 200."""
+        return is_answered(self.port, name)
 
 
-def _is_answered(port: int, number: int) -> bool:
+def is_answered(port: int, name: str) -> bool:
+    """Send the request /name to a server of this machine, and return whether it was answered with 200."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
     with contextlib.closing(connection):
         try:
-            connection.request("POST", f"/{number}")
+            connection.request("POST", f"/{name}")
             answer = connection.getresponse()
             answer.read()
         except (OSError, http.client.HTTPException):
@@ -168,7 +173,8 @@ class Host:
             "PYTHONWARNINGS": "default",
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         }
-        self._programs: list[Program] = []
+        #: Everything that was started here.
+        self.programs: list[Program] = []
         self._numbers = itertools.count()
 
     # --- What runs on it ---
@@ -188,7 +194,10 @@ class Host:
         path = self.folder / f"gunicorn-{next(self._numbers)}.conf.py"
         # The control socket of gunicorn 25 and newer is one for all gunicorns of a user.
         path.write_text(f"workers = 4\nbind = '127.0.0.1:0'\ncontrol_socket_disable = True\n{conf}\n")
-        command = [sys.executable, "-m", "gunicorn", f"--config={path}", *options, app]
+        # Its script: at SIGUSR2 it starts again by the name that it was started with, and in the folder of
+        # `python -m gunicorn` lies a module named http.
+        command = [sys.executable, str(Path(sys.executable).with_name("gunicorn"))]
+        command += [f"--config={path}", *options, app]
         server = self._add(Gunicorn, command, environ)
         server.wait_said("Listening at")
         return server
@@ -196,7 +205,7 @@ class Host:
     def _add(self, kind: type[_Kind], command: Sequence[str], environ: Mapping[str, str]) -> _Kind:
         output = self.folder / f"output-{next(self._numbers)}"
         program = kind(command, environ={**self.environ, **environ}, cwd=self.folder, output=output)
-        self._programs.append(program)
+        self.programs.append(program)
         return program
 
     def pids(self) -> list[int]:
@@ -215,16 +224,22 @@ class Host:
 
     def close(self) -> None:
         """End whatever runs, and complain of what should not have been."""
-        running = [program for program in self._programs if program.is_running]
-        for program in running:
-            program.kill_group()
+        running = [program for program in self.programs if program.is_running]
+        left = self.end_all()
+        complaints = {str(program.command[2:]): program.complaints for program in self.programs}
+        assert not any(complaints.values()), "\n".join(program.said for program in self.programs)
+        assert not left or running, f"left behind: {left}"
+
+    def end_all(self) -> list[int]:
+        """SIGKILL whatever runs. Returns the processes that were not in the group of a running program."""
+        for program in self.programs:
+            if program.is_running:
+                program.kill_group()
         left = [pid for pid in self.pids() if pid != os.getpid()]
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        complaints = {str(program.command[2:]): program.complaints for program in self._programs}
-        assert not any(complaints.values()), "\n".join(program.said for program in self._programs)
-        assert not left or running, f"left behind: {left}"
+        return left
 
     # --- What it shows ---
 
@@ -258,7 +273,7 @@ class Host:
         except pytest.fail.Exception as failure:
             pytest.fail(f"{failure}: {self.upstream.usage()} {self.status()}")
         wait_until(lambda: not self.journals(), "all journals are removed", DEADLINE_S)
-        collectors = [each for each in self._programs if "collector" in each.command]
+        collectors = [each for each in self.programs if "collector" in each.command]
         collectors[-1].end()
         books = self.status()
         assert books["balanced"], books

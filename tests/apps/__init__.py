@@ -1,0 +1,1 @@
+"""What the hosts of the matrix run: apps that track in every phase. They import little, as an app would."""

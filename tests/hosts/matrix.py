@@ -1,0 +1,21 @@
+"""All rows of all hosts. A host's module has its rows in ROWS; here they meet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from tests.hosts import gunicorn
+
+if TYPE_CHECKING:
+    from tests.hosts.row import Row
+
+ROWS: Final[list[Row]] = [
+    *gunicorn.ROWS,
+]
+
+#: Packages whose versions stand in the table, by host.
+PACKAGES: Final[dict[str, tuple[str, ...]]] = {
+    "gunicorn": ("gunicorn", "gevent", "uvicorn", "uvicorn-worker"),
+}
+
+HOSTS: Final[tuple[str, ...]] = tuple(dict.fromkeys(row.host for row in ROWS))
