@@ -1,4 +1,4 @@
-"""A host's hold on its supervisor: start it, look whether it lives, end it.
+"""A host's hold on its supervisor: start it when it is wanted, look whether it lives, end it.
 
 Made for hosts that fork, reap every child they find, and have signal handlers of their own.
 """
@@ -18,6 +18,83 @@ if TYPE_CHECKING:
 #: How long the supervisor may take to end, beside the collector's drain timeout, in seconds: it kills a
 #: collector that takes more than 10.
 END_S: Final = 12.0
+
+#: Names of log levels that hosts and settle-mp share; hosts have "critical" as well.
+_LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+class OwnCollector:
+    """The collector that a host runs itself, if it was asked to. In a fork this does nothing."""
+
+    def __init__(self) -> None:
+        self._options: list[str] | None = None
+        self._drain_timeout_s = 0.0
+        self._supervised: Supervised | None = None
+
+    def want(
+        self,
+        *,
+        state_dir: str | os.PathLike[str] | None,
+        config: str | os.PathLike[str] | None,
+        drain_timeout: float,
+    ) -> None:
+        """Note the wish; `ensure` acts.
+
+        Args:
+            state_dir: As for `Settle()`; None finds the same folder that the workers find.
+            config: The settings file; None finds the same as the workers.
+            drain_timeout: How long the collector may ship before it ends, in seconds.
+
+        Raises:
+            TypeError, ValueError: If drain_timeout is not a number of seconds, or negative.
+        """
+        if isinstance(drain_timeout, bool) or not isinstance(drain_timeout, int | float):
+            msg = f"drain_timeout must be a number of seconds, not {type(drain_timeout).__name__}"
+            raise TypeError(msg)
+        if not 0 <= drain_timeout < float("inf"):
+            msg = f"drain_timeout must be 0 or more seconds, and finite, not {drain_timeout!r}"
+            raise ValueError(msg)
+        options = [f"--state-dir={os.fspath(state_dir)}"] if state_dir is not None else []
+        options += [f"--config={os.fspath(config)}"] if config is not None else []
+        self._options, self._drain_timeout_s = options, drain_timeout
+
+    def ensure(self, *, log_level: str, user: int | None = None, group: int | None = None) -> str:
+        """Start it if it is wanted and does not run.
+
+        Args:
+            log_level: The host's own; what settle-mp has no name for is "error".
+            user: Run as this user id and group id, instead of as the host.
+            group: The same.
+
+        Returns:
+            Why it could not be started, for the host's log; "" when all is well. A host serves all the same.
+        """
+        if self._options is None or (self._supervised is not None and self._supervised.is_alive):
+            return ""
+        level = log_level.lower() if log_level.lower() in _LEVELS else "error"
+        options = [*self._options, f"--log-level={level}"]
+        try:
+            self._supervised = Supervised(
+                options, drain_timeout_s=self._drain_timeout_s, user=user, group=group
+            )
+        except (OSError, ValueError) as error:
+            return f"the collector was not started, journals keep all events: {error}"
+        return ""
+
+    def reload(self) -> None:
+        """Have it read its settings and key again, if it runs."""
+        if self._supervised is not None:
+            self._supervised.reload()
+
+    def end(self) -> str:
+        """End it, if it runs.
+
+        Returns:
+            What the host's log should say of it; "" when it ended in time.
+        """
+        if self._supervised is None or self._supervised.end():
+            return ""
+        return "the collector did not end in time; it goes on to its own end"
 
 
 class Supervised:

@@ -20,13 +20,10 @@ gunicorn's own documentation says when it calls which: https://docs.gunicorn.org
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from settle_mp.supervised import Supervised
+from settle_mp.supervised import OwnCollector
 from settle_mp.worker.producer import close_all, label_process
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["child_exit", "on_exit", "on_reload", "on_starting", "post_fork", "run_collector", "worker_exit"]
 
@@ -34,29 +31,7 @@ __all__ = ["child_exit", "on_exit", "on_reload", "on_starting", "post_fork", "ru
 #: a part of gunicorn's graceful_timeout; what does not fit stays in the journal.
 HAND_OVER_S: Final = 1.0
 
-#: Names of log levels that gunicorn and settle-mp share; gunicorn has "critical" as well.
-_LEVELS: Final = ("debug", "info", "warning", "error")
-
-
-class _Collector:
-    """The collector that this arbiter runs, if it was asked to. Workers have a copy of this and ignore it."""
-
-    def __init__(self) -> None:
-        self.start: Callable[[Any], Supervised] | None = None
-        self.supervised: Supervised | None = None
-
-    def ensure(self, server: Any) -> None:
-        """Start it if it is wanted and does not run; a host that can't have it serves all the same."""
-        if self.start is None or (self.supervised is not None and self.supervised.is_alive):
-            return
-        try:
-            self.supervised = self.start(server)
-        except (OSError, ValueError) as error:
-            msg = "settle-mp: the collector was not started, journals keep all events: %s"
-            server.log.error(msg, error)  # noqa: TRY400  operators need the reason, not our stack
-
-
-_collector: Final = _Collector()
+_collector: Final = OwnCollector()
 
 
 def run_collector(
@@ -80,38 +55,29 @@ def run_collector(
     Raises:
         TypeError, ValueError: If drain_timeout is not a number of seconds, or negative.
     """
-    if isinstance(drain_timeout, bool) or not isinstance(drain_timeout, int | float):
-        msg = f"drain_timeout must be a number of seconds, not {type(drain_timeout).__name__}"
-        raise TypeError(msg)
-    if not 0 <= drain_timeout < float("inf"):
-        msg = f"drain_timeout must be 0 or more seconds, and finite, not {drain_timeout!r}"
-        raise ValueError(msg)
-    arguments = [f"--state-dir={os.fspath(state_dir)}"] if state_dir is not None else []
-    arguments += [f"--config={os.fspath(config)}"] if config is not None else []
+    _collector.want(state_dir=state_dir, config=config, drain_timeout=drain_timeout)
 
-    def start(server: Any) -> Supervised:
-        level = str(server.cfg.loglevel).lower()
-        is_other_user = os.geteuid() == 0 and server.cfg.uid != 0
-        return Supervised(
-            [*arguments, f"--log-level={level if level in _LEVELS else 'error'}"],
-            drain_timeout_s=drain_timeout,
-            user=server.cfg.uid if is_other_user else None,
-            group=server.cfg.gid if is_other_user else None,
-        )
 
-    _collector.start = start
+def _ensure(server: Any) -> None:
+    is_other_user = os.geteuid() == 0 and server.cfg.uid != 0
+    trouble = _collector.ensure(
+        log_level=str(server.cfg.loglevel),
+        user=server.cfg.uid if is_other_user else None,
+        group=server.cfg.gid if is_other_user else None,
+    )
+    if trouble:
+        server.log.error("settle-mp: %s", trouble)
 
 
 def on_starting(server: Any) -> None:
     """In the arbiter, before anything else: start the collector, if `run_collector` was called."""
-    _collector.ensure(server)
+    _ensure(server)
 
 
 def on_reload(server: Any) -> None:
     """In the arbiter, at SIGHUP: the collector goes on, and reads its settings again as the workers do."""
-    if _collector.supervised is not None:
-        _collector.supervised.reload()
-    _collector.ensure(server)
+    _collector.reload()
+    _ensure(server)
 
 
 def post_fork(server: Any, worker: Any) -> None:  # noqa: ARG001  gunicorn's signature
@@ -130,11 +96,12 @@ def worker_exit(server: Any, worker: Any) -> None:  # noqa: ARG001  gunicorn's s
 
 def child_exit(server: Any, worker: Any) -> None:  # noqa: ARG001  gunicorn's signature
     """In the arbiter, after a worker ended: whoever killed that may have killed the supervisor as well."""
-    _collector.ensure(server)
+    _ensure(server)
 
 
 def on_exit(server: Any) -> None:
     """In the arbiter, after all workers ended: hand over what it tracked itself, then end the collector."""
     close_all(HAND_OVER_S)
-    if _collector.supervised is not None and not _collector.supervised.end():
-        server.log.warning("settle-mp: the collector did not end in time; it goes on to its own end")
+    trouble = _collector.end()
+    if trouble:
+        server.log.warning("settle-mp: %s", trouble)

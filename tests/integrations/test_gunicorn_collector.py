@@ -161,7 +161,14 @@ def test_a_patched_arbiter_has_its_collector_too(host: Host) -> None:
     conf = f"from gevent import monkey; monkey.patch_all()\n{CONF}"
     server = host.gunicorn(APP, "--worker-class=gevent", "--preload", "--max-requests=50", conf=conf)
     collector_pid(server)
-    assert server.post(300) == 300
-    server.wait_said("Booting worker", 6)
+    answered = 0
+
+    def are_two_replaced() -> bool:
+        # A worker goes on for up to a second after its 50th request, and may take most of the others' share.
+        nonlocal answered
+        answered += server.post(50, first=answered)
+        return server.said.count("Booting worker") >= 6
+
+    wait_until(are_two_replaced, "two workers are replaced", DEADLINE_S)
     server.end()
-    settle_with_another(host, 300)
+    settle_with_another(host, answered)

@@ -2,75 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import re
-import shutil
 import signal
-import socket
-import subprocess
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.hosts import DEADLINE_S, ROOT
+from tests.examples import billed, needs_a_terminal, put, run
+from tests.hosts import DEADLINE_S
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.hosts import Host
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not (shutil.which("bash") and shutil.which("curl")), reason="needs bash and curl"),
-]
-
-EXAMPLE = ROOT / "examples" / "gunicorn"
-
-
-def free_port() -> str:
-    """Find a port where nothing listens."""
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as taken:
-        return str(taken.getsockname()[1])
+pytestmark = [pytest.mark.slow, needs_a_terminal]
 
 
 @pytest.fixture
-def blocks(host: Host, state_dir: Path) -> list[str]:
-    """Copy the example onto the host, with ports of its own; return the README's commands block by block."""
-    host.folder = shutil.copytree(
-        EXAMPLE, state_dir / "example", ignore=shutil.ignore_patterns("state", "*.db*")
-    )
-    host.environ = {name: value for name, value in host.environ.items() if not name.startswith("SETTLE")}
-    ports = {"8790": free_port(), "8000": free_port()}
-    for path in host.folder.iterdir():
-        path.write_text(re.sub(r"\b(8790|8000)\b", lambda found: ports[found[0]], path.read_text()))
-    return re.findall(
-        r"^```sh\n(.*?)^```$", (host.folder / "README.md").read_text(), re.DOTALL | re.MULTILINE
-    )
-
-
-def run(host: Host, block: str) -> str:
-    """Run a block in a terminal of its own, where no command may fail; returns what they print."""
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block],
-        env=host.environ,
-        cwd=host.folder,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def billed(printed: str) -> dict[str, Decimal]:
-    """Read the totals by event type in what was printed."""
-    assert '{"data"' in printed, printed
-    shown, _ = json.JSONDecoder().raw_decode(printed[printed.index('{"data"') :])
-    return {name: Decimal(each["quantity"]) for name, each in shown["data"]["usage"].items()}
+def blocks(host: Host) -> list[str]:
+    """Copy the example onto the host; return the README's commands block by block."""
+    return put(host, "gunicorn", ports=("8790", "8000"))
 
 
 def test_a_newcomer_sees_usage_billed(host: Host, blocks: list[str]) -> None:
