@@ -44,7 +44,7 @@ import time
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 import pytest
@@ -99,10 +99,27 @@ class AppliedRow:
     request: int
 
 
+class Run(Protocol):
+    """How a sandbox is run."""
+
+    options: Options
+    port: int
+    db_path: Path
+
+    def start(self) -> None:
+        """Serve, and return once it answers."""
+
+    def stop(self) -> None:
+        """End in good order."""
+
+    def kill(self) -> None:
+        """End at once."""
+
+
 class Upstream:
     """A sandbox as a test sees it, over HTTP, so that it is the same in a thread or a process."""
 
-    def __init__(self, run: _Thread | _Process) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
         self._client = httpx.Client(timeout=DEADLINE_S, trust_env=False, verify=_TLS)
         #: A key that it takes.
@@ -332,6 +349,15 @@ class _Thread:
         raise AssertionError("kill() needs sandbox(in_process=False)")
 
 
+def sandbox_command(options: Options, port: int, folder: Path) -> list[str]:
+    """Give the arguments of `settle-mp` for a sandbox whose database and port's file are in a folder."""
+    command = ["sandbox", f"--port={port}", f"--port-file={folder / 'port'}", f"--db={folder / 'sandbox.db'}"]
+    command += [f"--rows-max={options.rows_max}", f"--body-bytes-max={options.body_bytes_max}"]
+    command += [f"--seed={user_id}={held}" for user_id, held in options.seeds.items()]
+    command += [f"--api-key={options.api_key}"] if options.api_key else []
+    return command + (["--ignore-idempotency-keys"] if options.ignores_idempotency_keys else [])
+
+
 class _Process:
     """`settle-mp sandbox` as a process."""
 
@@ -348,19 +374,16 @@ class _Process:
         port_file = self._folder / "port"
         port_file.unlink(missing_ok=True)
         with (self._folder / "output").open("ab") as output:
-            self._process = subprocess.Popen(self._command(port_file), stdout=output, stderr=output)
+            command = [
+                sys.executable,
+                "-m",
+                "settle_mp.cli",
+                *sandbox_command(self.options, self.port, self._folder),
+            ]
+            self._process = subprocess.Popen(command, stdout=output, stderr=output)
         wait_until(lambda: port_file.exists() or not self._is_alive(), "the sandbox answers")
         assert self._is_alive(), (self._folder / "output").read_text()
         self.port = int(port_file.read_text())
-
-    def _command(self, port_file: Path) -> list[str]:
-        options = self.options
-        command = [sys.executable, "-m", "settle_mp.cli", "sandbox", f"--port={self.port}"]
-        command += [f"--port-file={port_file}", f"--db={self.db_path}"]
-        command += [f"--rows-max={options.rows_max}", f"--body-bytes-max={options.body_bytes_max}"]
-        command += [f"--seed={user_id}={held}" for user_id, held in options.seeds.items()]
-        command += [f"--api-key={options.api_key}"] if options.api_key else []
-        return command + (["--ignore-idempotency-keys"] if options.ignores_idempotency_keys else [])
 
     def _is_alive(self) -> bool:
         return self._process is not None and self._process.poll() is None

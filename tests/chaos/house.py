@@ -19,19 +19,18 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from settle_mp.sandbox.pipeline import Options
 from tests.chaos import oracle, points
-from tests.chaos.keepers import DEADLINE_S, Child, Keeper
+from tests.chaos.keepers import DEADLINE_S, Child, Keeper, KeptSandbox
 from tests.chaos.oracle import Life, Verdict
 from tests.chaos.tally import Tally
 from tests.chaos.traffic import SETTINGS, THREADS, Stream
-from tests.upstreams import sandbox
+from tests.upstreams import Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from tests.upstreams import Upstream
 
-ROOT: Final = Path(__file__).parent.parent.parent
 WORKERS: Final = 4
 #: Seconds that a traced process has to come to its point.
 POINT_S: Final = 10.0
@@ -52,7 +51,14 @@ class House:
     """
 
     def __init__(
-        self, folder: Path, upstream: Upstream, *, seed: str, client: str, settings: Mapping[str, str]
+        self,
+        folder: Path,
+        keeper: Keeper,
+        upstream: Upstream,
+        *,
+        seed: str,
+        client: str,
+        settings: Mapping[str, str],
     ) -> None:
         self.folder = folder
         self.state_dir = folder / "state"
@@ -69,17 +75,15 @@ class House:
         self._workers: list[Child | None] = [None] * WORKERS
         (folder / "settle-mp.toml").write_text(SETTINGS)
         self.environ = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("SETTLE")},
+            **keeper.environ,
             **upstream.environ,
             "SETTLE_MP_STATE_DIR": str(self.state_dir),
             "SETTLE_MP_CONFIG": str(folder / "settle-mp.toml"),
             "SETTLE_MP_FLUSH_INTERVAL_S": "0.15",
-            "PYTHONPATH": str(ROOT),
-            "PYTHONUNBUFFERED": "1",
             **settings,
         }
         self._tally = Tally(folder / "tally")
-        self._keepers = {role: Keeper(self.environ) for role in ("collector", "worker")}
+        self._keeper = keeper
 
     # --- Who lives here ---
 
@@ -120,7 +124,7 @@ class House:
         return worker
 
     def _spawn(self, role: str, kind: str, arguments: Any, *, waits: bool) -> Child:
-        return self._keepers[role].spawn(
+        return self._keeper.spawn(
             kind,
             arguments,
             name=role,
@@ -163,8 +167,7 @@ class House:
         while not is_so():
             assert time.monotonic() < deadline_s, f"after {DEADLINE_S} s still not: {what}"
             time.sleep(0.01)
-            for keeper in self._keepers.values():
-                keeper.reap()
+            self._keeper.reap()
 
     def strike(self, child: Child | None, number: int = signal.SIGKILL) -> None:
         """Send a deadly signal, and don't wait."""
@@ -179,7 +182,7 @@ class House:
         """Wait until they have ended."""
         for child in children:
             if child is not None:
-                self._keepers[child.name].wait(child)
+                self._keeper.wait(child)
 
     def kill_at(self, name: str, *, is_known: bool = True) -> bool:
         """Kill the collector or a worker at a point, which is counted. Starts nobody.
@@ -203,15 +206,8 @@ class House:
         child = self._victim(point, is_known=is_known and not point.is_at_start)
         if point.comes_of is not None:
             self.wait_up()
-        keeper = self._keepers[point.role]
-        keeper.begin_trace(
-            child,
-            name,
-            skip=self.random.randint(0, point.skip_max),
-            timeout_s=POINT_S,
-            state_dir=self.state_dir,
-        )
-        is_hit = keeper.end_trace()
+        skip = self.random.randint(0, point.skip_max)
+        is_hit = self._keeper.trace(child, name, skip=skip, timeout_s=POINT_S, state_dir=self.state_dir)
         self.count("SIGKILL")
         self.count(name if is_hit else f"missed: {name}")
         return is_hit
@@ -251,16 +247,16 @@ class House:
         """Ask `settle-mp status --json`."""
         path = self.folder / "status.json"
         path.unlink(missing_ok=True)
-        keeper = self._keepers["worker"]
-        child = keeper.spawn("cli", ["status", "--json"], name="worker", environ=self.environ, output=path)
-        code = keeper.wait(child).code
+        child = self._keeper.spawn(
+            "cli", ["status", "--json"], name="status", environ=self.environ, output=path
+        )
+        code = self._keeper.wait(child).code
         books: dict[str, Any] = json.loads(path.read_bytes())
         assert code == (0 if books["balanced"] else 1), code
         return books
 
     def _notice_deaths(self) -> None:
-        for keeper in self._keepers.values():
-            keeper.reap()
+        self._keeper.reap()
         suspects = [self.collector, *self._workers]
         for child in suspects:
             if child is not None and not child.is_running and not child.is_doomed:
@@ -342,9 +338,7 @@ class House:
                 yield Life(stream, self._tally.returned[stream.number], is_killed)
 
     def close(self) -> None:
-        """End all processes."""
-        for keeper in self._keepers.values():
-            keeper.close()
+        """Let go of what is not the keeper's."""
         self._tally.close()
 
 
@@ -358,16 +352,18 @@ def open_house(
         seed: Of its dice.
         client: "settle", or "control" for the one that loses.
         settings: Environment variables for all.
-        upstream: Options of `tests.upstreams.sandbox`.
+        upstream: Options of the sandbox; see `settle_mp.sandbox.pipeline.Options`.
     """
     # Not under pytest's folder: a unix socket's path may have 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="chaos-", dir="/tmp"))
-    with sandbox(in_process=False, **upstream) as running:
-        house = House(folder, running, seed=seed, client=client, settings=settings or {})
+    with contextlib.closing(Keeper(folder)) as keeper:
+        running = Upstream(KeptSandbox(keeper, folder, Options(**upstream)))
+        house = House(folder, keeper, running, seed=seed, client=client, settings=settings or {})
         try:
             house.start()
             yield house
         finally:
+            running.close()
             house.close()
     if not house.complaints:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The keeper: a small process that forks collectors, workers and commands, and kills one at a point.
+"""The keeper: a small process that forks all that a house needs, and kills one of it at a point.
 
 It has imported everything and opened nothing, so that a start costs a fork and not half a second of imports;
 being their parent it may trace its children, and until it reaps them their process ids stay theirs.
@@ -77,7 +77,7 @@ class Keeper:
         signal.signal(signal.SIGALRM, _too_late)
         with contextlib.suppress(_TooLateError, FileNotFoundError, ProcessLookupError):
             signal.setitimer(signal.ITIMER_REAL, timeout_s)
-            tracer.attach()
+            tracer.attach(there.threads)
             self._open_gate(pid)
             if there.comes_of is not None:
                 os.kill(pid, there.comes_of)
@@ -154,7 +154,9 @@ def _command(arguments: list[str]) -> int:
 def _import_everything() -> None:
     # What children would import one by one.
     import settle_mp.cli.collector
+    import settle_mp.cli.sandbox
     import settle_mp.cli.status
+    import settle_mp.sandbox.server
     import settle_mp.worker.client  # noqa: F401
 
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from tests.upstreams import sandbox_command, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
+
+    from settle_mp.sandbox.pipeline import Options
 
 #: Seconds that anything may take before it is taken for failed.
 DEADLINE_S: Final = 60.0
+ROOT: Final = Path(__file__).parent.parent.parent
 
 
 @dataclass(slots=True, eq=False)
@@ -51,15 +57,26 @@ class Child:
 
 
 class Keeper:
-    """One keeper process and its children."""
+    """One keeper process and its children.
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    Args:
+        folder: Where they work.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        #: What its children's environment begins with.
+        self.environ = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("SETTLE")},
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+        }
         self._children: dict[int, Child] = {}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.chaos.keeper"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environ,
+            env=self.environ,
+            cwd=folder,
             text=True,
             start_new_session=True,
         )
@@ -82,18 +99,14 @@ class Keeper:
         self._children[child.pid] = child
         return child
 
-    def begin_trace(self, child: Child, point: str, *, skip: int, timeout_s: float, state_dir: Path) -> None:
-        """Have a child killed at a point; `end_trace` must follow, and nothing else before it."""
+    def trace(self, child: Child, point: str, *, skip: int, timeout_s: float, state_dir: Path) -> bool:
+        """Have a child killed at a point. Returns whether it was there; it is dead in any case."""
         child.is_doomed = True
-        self._tell(
+        answer = self._ask(
             "trace", pid=child.pid, point=point, skip=skip, timeout_s=timeout_s, state_dir=str(state_dir)
         )
-
-    def end_trace(self) -> bool:
-        """Wait until it is dead. Returns whether it was at the point."""
-        is_hit = bool(self._hear()["is_hit"])
         self.reap()
-        return is_hit
+        return bool(answer["is_hit"])
 
     def reap(self) -> None:
         """Learn who has ended."""
@@ -119,17 +132,58 @@ class Keeper:
         self._process.wait(DEADLINE_S)
 
     def _ask(self, what: str, **fields: Any) -> dict[str, Any]:
-        self._tell(what, **fields)
-        return self._hear()
-
-    def _tell(self, what: str, **fields: Any) -> None:
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"do": what, **fields}) + "\n")
         self._process.stdin.flush()
-
-    def _hear(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, "the keeper has ended"
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+class KeptSandbox:
+    """A sandbox that a keeper has forked, for `tests.upstreams.Upstream`."""
+
+    def __init__(self, keeper: Keeper, folder: Path, options: Options) -> None:
+        self.options = options
+        self.port = 0
+        self.db_path = folder / "sandbox.db"
+        self._keeper = keeper
+        self._folder = folder
+        self._child: Child | None = None
+
+    def start(self) -> None:
+        """Serve, and return once it answers."""
+        assert self._child is None, "it is running"
+        port_file = self._folder / "port"
+        port_file.unlink(missing_ok=True)
+        child = self._child = self._keeper.spawn(
+            "cli",
+            sandbox_command(self.options, self.port, self._folder),
+            name="sandbox",
+            environ=self._keeper.environ,
+            output=self._folder / "sandbox.log",
+        )
+
+        def is_decided() -> bool:
+            self._keeper.reap()
+            return port_file.exists() or not child.is_running
+
+        wait_until(is_decided, "the sandbox answers", DEADLINE_S)
+        assert child.is_running, (self._folder / "sandbox.log").read_text()
+        self.port = int(port_file.read_text())
+
+    def stop(self) -> None:
+        """End in good order (SIGTERM)."""
+        self._end(signal.SIGTERM, 0)
+
+    def kill(self) -> None:
+        """End at once (SIGKILL)."""
+        self._end(signal.SIGKILL, -signal.SIGKILL)
+
+    def _end(self, number: int, code: int) -> None:
+        if self._child is not None:
+            child, self._child = self._child, None
+            child.signal(number)
+            assert self._keeper.wait(child).code == code, (self._folder / "sandbox.log").read_text()

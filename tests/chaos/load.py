@@ -28,9 +28,9 @@ ABRUPT: Final = 9
 #: Events between two pauses; now and then many, so that segments change.
 BURST_MAX: Final = 16
 STORM: Final = 1_500
-STORM_ODDS: Final = 0.004
+STORM_ODDS: Final = 0.002
 #: Seconds of a pause at most.
-PAUSE_S_MAX: Final = 0.04
+PAUSE_S_MAX: Final = 0.08
 
 
 def run(*, tally: str, slot: int, life: int, seed: int, client: str) -> int:

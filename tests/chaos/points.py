@@ -12,13 +12,13 @@ import signal
 import sqlite3
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.chaos.ptrace import Call
+    from tests.chaos.ptrace import Call, Threads
 
 #: What every event type of the load begins with, so that a frame is known when it is seen on its way.
 MARK: Final = b"CHAOS_"
@@ -33,7 +33,6 @@ class Watch:
         transaction: What the transaction that is being written is about: intake, seal, attempt, settle, or
             nothing while its commit is not being written.
         committed: What the last transaction was about, until another call of the ledger's thread is seen.
-        is_published: Whether a committed position was written to a header since the last ack.
         estates: Locks of journals that are held.
     """
 
@@ -42,9 +41,8 @@ class Watch:
         self._tables: dict[int, str] = {}
         self._pages: set[int] = set()
         self.transaction = self.committed = ""
-        self.is_published = False
-        self.has_sent = False
         self.estates = 0
+        self._ledger = b""
 
     def look(self, call: Call) -> None:
         """Take note of a call."""
@@ -52,12 +50,14 @@ class Watch:
             self._look_at_log(call)
         elif call.name == "fdatasync" and not call.is_before and call.file.endswith("ledger.db-wal"):
             self.committed, self.transaction = self.transaction, ""
-        elif call.name == "pwrite64" and call.is_made and is_header(call):
-            self.is_published = True
         elif call.name == "flock" and call.is_made and is_journal_lock(call):
             self.estates += 1
-        elif call.name == "sendto" and call.is_before and MARK in call.data:
-            self.has_sent = True
+
+    @property
+    def ledger(self) -> bytes:
+        """The ledger's id, which each ack carries."""
+        self._ledger = self._ledger or bytes.fromhex(self._query("SELECT value, name FROM meta")["id"])
+        return self._ledger
 
     def _look_at_log(self, call: Call) -> None:
         if not call.is_before or call.arguments[2] != _FRAME_HEADER_BYTES:
@@ -81,12 +81,18 @@ class Watch:
         return "seal" if "meta" in tables else "other"
 
     def _table(self, page: int) -> str:
-        if not self._tables:
-            path = f"file:{self._state_dir}/ledger/ledger.db?mode=ro"
-            connection = sqlite3.connect(path, uri=True)
-            self._tables = dict(connection.execute("SELECT rootpage, name FROM sqlite_master"))
-            connection.close()
+        self._tables = self._tables or {
+            page: name for name, page in self._query("SELECT rootpage, name FROM sqlite_master").items()
+        }
         return self._tables.get(page, "")
+
+    def _query(self, sql: str) -> dict[str, Any]:
+        """The first column by the second."""
+        connection = sqlite3.connect(f"file:{self._state_dir}/ledger/ledger.db?mode=ro", uri=True)
+        try:
+            return {name: value for value, name in connection.execute(sql)}
+        finally:
+            connection.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +103,7 @@ class Point:
         name: How the table names it.
         role: Whose it is: collector or worker.
         is_there: Whether a call is it.
+        threads: Which of its threads come there.
         is_at_start: Whether the process must be watched from its first call on.
         skip_max: How often it is passed at most before it is hit, for what happens many times a second.
         comes_of: The signal that makes the process come there, where the load alone seldom does.
@@ -105,6 +112,7 @@ class Point:
     name: str
     role: str
     is_there: Callable[[Call, Watch], bool]
+    threads: Threads = "first"
     is_at_start: bool = False
     skip_max: int = 0
     comes_of: int | None = None
@@ -154,19 +162,19 @@ def _is_from_socket(call: Call) -> bool:
 
 
 def _is_frame_received(call: Call, _: Watch) -> bool:
-    return _is_from_socket(call) and call.is_zmq and MARK in call.data
+    return _is_from_socket(call) and MARK in call.data
 
 
 def _is_ack(call: Call, watch: Watch) -> bool:
-    return call.name == "sendto" and watch.is_published and call.is_zmq
+    return call.name == "sendto" and watch.ledger in call.data
 
 
-def _is_post(call: Call, _: Watch) -> bool:
-    return call.name == "sendto" and not call.is_first_thread and not call.is_zmq
+def _is_ack_received(call: Call, watch: Watch) -> bool:
+    return _is_from_socket(call) and watch.ledger in call.data
 
 
 def _is_answer(call: Call, _: Watch) -> bool:
-    return _is_from_socket(call) and not call.is_first_thread and not call.is_zmq
+    return _is_from_socket(call)
 
 
 def _is_mark(call: Call) -> bool:
@@ -195,24 +203,24 @@ def _is_freeing(call: Call) -> bool:
 
 
 def _is_sending(call: Call, _: Watch) -> bool:
-    return call.name == "sendto" and call.is_zmq and MARK in call.data
+    return call.name == "sendto" and MARK in call.data
 
 
 #: In the order in which an event meets them.
 POINTS: Final = (
-    Point(name="journal made, without a name", role="worker", is_at_start=True,
+    Point(name="journal made, without a name", role="worker", threads="all", is_at_start=True,
           is_there=lambda call, _: call.is_before and _is_moving_in(call)),
-    Point(name="journal named, empty", role="worker", is_at_start=True,
+    Point(name="journal named, empty", role="worker", threads="all", is_at_start=True,
           is_there=lambda call, _: call.is_made and _is_moving_in(call)),
-    Point(name="segment made, without a name", role="worker",
+    Point(name="segment made, without a name", role="worker", threads="python",
           is_there=lambda call, _: call.is_before and _is_segment_named(call)),
-    Point(name="segment named, unused", role="worker",
+    Point(name="segment named, unused", role="worker", threads="python",
           is_there=lambda call, _: call.is_made and _is_segment_named(call)),
-    Point(name="before a frame is sent", role="worker", skip_max=3,
+    Point(name="before a frame is sent", role="worker", threads="zmq", skip_max=3,
           is_there=lambda call, watch: call.is_before and _is_sending(call, watch)),
-    Point(name="frame sent", role="worker", skip_max=3,
+    Point(name="frame sent", role="worker", threads="zmq", skip_max=3,
           is_there=lambda call, watch: call.is_made and _is_sending(call, watch)),
-    Point(name="frame received", role="collector", skip_max=3, is_there=_is_frame_received),
+    Point(name="frame received", role="collector", threads="zmq", skip_max=3, is_there=_is_frame_received),
     Point(name="before the commit", role="collector", skip_max=3, is_there=_is_commit("intake")),
     Point(name="committed, not synced", role="collector", skip_max=3, is_there=_is_unsynced("intake")),
     Point(name="after the commit", role="collector", skip_max=3, is_there=_is_committed("intake")),
@@ -220,15 +228,14 @@ POINTS: Final = (
           is_there=lambda call, _: call.name == "pwrite64" and call.is_before and is_header(call)),
     Point(name="after the header's position", role="collector", skip_max=3,
           is_there=lambda call, _: call.name == "pwrite64" and call.is_made and is_header(call)),
-    Point(name="before the ack", role="collector", skip_max=3,
+    Point(name="before the ack", role="collector", threads="zmq", skip_max=3,
           is_there=lambda call, watch: call.is_before and _is_ack(call, watch)),
-    Point(name="ack sent", role="collector", skip_max=3,
+    Point(name="ack sent", role="collector", threads="zmq", skip_max=3,
           is_there=lambda call, watch: call.is_made and _is_ack(call, watch)),
-    Point(name="ack received", role="worker", skip_max=3,
-          is_there=lambda call, watch: _is_from_socket(call) and watch.has_sent and call.is_zmq),
-    Point(name="before an acked segment goes", role="worker",
+    Point(name="ack received", role="worker", threads="zmq", skip_max=3, is_there=_is_ack_received),
+    Point(name="before an acked segment goes", role="worker", threads="python",
           is_there=lambda call, _: call.is_before and _is_freeing(call)),
-    Point(name="acked segment gone", role="worker",
+    Point(name="acked segment gone", role="worker", threads="python",
           is_there=lambda call, _: call.is_made and _is_freeing(call)),
     Point(name="before the seal", role="collector", skip_max=3, is_there=_is_commit("seal")),
     Point(name="after the seal", role="collector", skip_max=3, is_there=_is_committed("seal")),
@@ -238,11 +245,11 @@ POINTS: Final = (
           is_there=lambda call, _: call.is_made and _is_mark(call)),
     Point(name="before it is attempting", role="collector", is_there=_is_commit("attempt")),
     Point(name="attempting", role="collector", is_there=_is_committed("attempt")),
-    Point(name="before the POST", role="collector", skip_max=3,
-          is_there=lambda call, watch: call.is_before and _is_post(call, watch)),
-    Point(name="after the POST", role="collector", skip_max=3,
-          is_there=lambda call, watch: call.is_made and _is_post(call, watch)),
-    Point(name="answered", role="collector", skip_max=3, is_there=_is_answer),
+    Point(name="before the POST", role="collector", threads="others", skip_max=3,
+          is_there=lambda call, _: call.name == "sendto" and call.is_before and call.data[:5] == b"POST "),
+    Point(name="after the POST", role="collector", threads="others", skip_max=3,
+          is_there=lambda call, _: call.name == "sendto" and call.is_made and b'"userId"' in call.data),
+    Point(name="answered", role="collector", threads="others", skip_max=3, is_there=_is_answer),
     Point(name="before it is settled", role="collector", skip_max=3, is_there=_is_commit("settle")),
     Point(name="after it is settled", role="collector", is_there=_is_committed("settle")),
     Point(name="adoption: lock taken", role="collector",

@@ -18,19 +18,23 @@ import os
 import platform
 import signal
 import struct
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+Threads = Literal["all", "first", "zmq", "others", "python"]
 
 _SEIZE: Final = 0x4206
 _INTERRUPT: Final = 0x4207
 _LISTEN: Final = 0x4208
 _GET_SYSCALL_INFO: Final = 0x420E
 _SYSCALL: Final = 24
-_OPTIONS: Final = 0x1 | 0x8 | 0x100000  # TRACESYSGOOD, TRACECLONE, EXITKILL
+_OPTIONS: Final = 0x1 | 0x100000  # TRACESYSGOOD, EXITKILL
+_CLONE: Final = 0x8
 _SYSCALL_STOP: Final = signal.SIGTRAP | 0x80
 _EVENT_STOP: Final = 128
 _WALL: Final = 0x40000000
@@ -85,20 +89,6 @@ class Call:
         return self.result is not None and self.result >= 0
 
     @property
-    def is_first_thread(self) -> bool:
-        """Whether the process's first thread makes it."""
-        return self.thread == self.process
-
-    @property
-    def is_zmq(self) -> bool:
-        """Whether one of ZeroMQ's own threads makes it."""
-        try:
-            name = Path(f"/proc/{self.process}/task/{self.thread}/comm").read_text()
-        except OSError:
-            return False
-        return name.startswith("ZMQ")
-
-    @property
     def file(self) -> str:
         """What the descriptor in the first argument leads to."""
         try:
@@ -143,18 +133,38 @@ class Tracer:
         #: Threads and other children that ended meanwhile, with their statuses.
         self.ended: dict[int, int] = {}
 
-    def attach(self) -> None:
-        """Trace all threads that it has, and those that it will start."""
+    def attach(self, threads: Threads = "all") -> None:
+        """Trace threads of a kind: each stop costs two changes of process, on a busy machine a lot of time.
+
+        Args:
+            threads: "first" is the process's first one, "zmq" those of ZeroMQ that move bytes, "others" the
+                rest; there must be one, or it is waited for. "python" are the first and the rest, "all" those
+                that it has and those that it will start.
+        """
+        options = _OPTIONS | (_CLONE if threads == "all" else 0)
         seized: set[int] = set()
         while True:
             tasks = {int(name) for name in os.listdir(f"/proc/{self._pid}/task")} - seized  # noqa: PTH208
-            if not tasks:
+            chosen = [thread for thread in tasks if self._is_of(thread, threads)]
+            if not chosen and seized:
                 return
-            for thread in tasks:
+            for thread in chosen:
                 seized.add(thread)
                 # One that has just been started by a traced one is traced already.
-                if _ptrace(_SEIZE, thread, _OPTIONS) == 0:
+                if _ptrace(_SEIZE, thread, options) == 0:
                     _ptrace(_INTERRUPT, thread, 0)
+            if not seized:
+                time.sleep(0.002)
+
+    def _is_of(self, thread: int, threads: Threads) -> bool:
+        if threads == "all" or thread == self._pid:
+            return threads in {"all", "first", "python"}
+        try:
+            name = Path(f"/proc/{self._pid}/task/{thread}/comm").read_text()
+        except OSError:
+            return False
+        is_zmq = name.startswith("ZMQ")
+        return "IO" in name if is_zmq and threads == "zmq" else not is_zmq and threads in {"others", "python"}
 
     def run(self, is_there: Callable[[Call], bool]) -> bool:
         """Run until a call is where it should be, which stays stopped; false when the process ends before."""
