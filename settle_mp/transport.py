@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MESSAGE_BYTES_MAX: Final = 1024 * 1024
 #: How long a connected peer may stay silent before it is dropped, in ms; libzmq's default is 30 s.
 HANDSHAKE_MS: Final = 2_000
+#: Connections that wait to be accepted, of each socket. Whoever finds no room tries again by itself.
+BACKLOG: Final = 24
 #: Control messages that wait for a collector that is away. All are said again when it is back: those of a
 #: whole night, of all workers at once, would only keep it busy.
 CONTROL_QUEUE_MAX: Final = 8
@@ -132,6 +134,7 @@ def _guarded(socket: zmq.Socket[bytes], curve: Curve | None) -> zmq.Socket[bytes
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    socket.setsockopt(zmq.BACKLOG, BACKLOG)
     socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
     if curve is not None:
         socket.setsockopt(zmq.CURVE_SERVER, 1)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import math
 import os
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +15,7 @@ import zmq
 
 from settle_mp import transport
 from settle_mp.collector.door import Door
+from settle_mp.collector.doorkeeper import Doorkeeper
 from settle_mp.collector.gate import Gate
 from settle_mp.core.wire import Message, encode_message
 
@@ -29,8 +32,9 @@ MESSAGES_MAX: Final = 2_000
 PARTS_MAX: Final = 3
 #: Parts of a control message as ROUTER gives it: who says it, and what.
 CONTROL_PARTS: Final = 2
-#: Descriptors left free: libzmq aborts the process when it can't accept a connection.
-DESCRIPTORS_FREE_MIN: Final = 64
+#: Descriptors left free: libzmq aborts the process when it can't accept a connection. Once the doors are shut
+#: two queues of `transport.BACKLOG` still come in, and whoever was faster than the doorkeeper.
+DESCRIPTORS_FREE_MIN: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,9 @@ class Sockets:
         self._wake_fd = wake_fd
         self._is_bound = False
         self._doors = (Door(self._frames, endpoints.frames), Door(self._control, endpoints.control))
+        self._doors_lock = threading.Lock()
+        is_file = endpoints.frames.startswith("ipc://")  # over tcp libzmq bears it when it can't accept
+        self._keeper = Doorkeeper((self._frames, self._control), self._look) if is_file else None
 
     def open(self) -> None:
         """Bind both sockets.
@@ -84,6 +91,8 @@ class Sockets:
             frames.take_down()
             raise
         self._is_bound = True
+        if self._keeper is not None:
+            self._keeper.start()
 
     def poll(self, timeout_s: float) -> Ready:
         """Wait until something is to be done, or the time is up."""
@@ -133,6 +142,8 @@ class Sockets:
     def close(self) -> None:
         """Unbind and close everything, and remove the socket files."""
         self.stop_waiting_for(self._wake_fd)
+        if self._keeper is not None and self._is_bound:
+            self._keeper.stop()
         self._context.destroy(linger=0)
         for door in self._doors:
             door.close()
@@ -141,8 +152,18 @@ class Sockets:
 
     def _mind_descriptors(self) -> None:
         """Let nobody new in while descriptors are short; connections that stand go on (rule C1)."""
-        if not self._is_bound:
-            return
+        if self._is_bound:
+            with self._doors_lock:
+                self._shut_or_open()
+
+    def _look(self) -> None:
+        """The same as soon as somebody was let in."""
+        # Numbers are given from below, so this one tells whether counting, which takes a while, is due.
+        if not _is_free(self._descriptors_max - DESCRIPTORS_FREE_MIN):
+            with self._doors_lock:
+                self._shut_or_open()
+
+    def _shut_or_open(self) -> None:
         used = _open_descriptors()
         if used > self._descriptors_max - DESCRIPTORS_FREE_MIN and any(each.is_open for each in self._doors):
             for door in self._doors:
@@ -171,6 +192,16 @@ def _receive(socket: zmq.Socket[bytes]) -> list[bytes] | None:
     except zmq.Again:
         return None
     return parts
+
+
+def _is_free(number: int) -> bool:
+    """Whether a descriptor's number is free."""
+    try:
+        got = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, number)
+    except OSError:
+        return False
+    os.close(got)
+    return got == number
 
 
 def _open_descriptors() -> int:

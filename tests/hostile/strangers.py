@@ -41,12 +41,14 @@ _SOCKETS: Final = ("frames", "control")
 def connect(path: Path) -> socket.socket:
     """A plain connection to one of the sockets; it waits while the collector is too busy to take it."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(10.0)
     try:
-        connection.connect(os.fspath(path))
+        connection.connect(
+            os.fspath(path)
+        )  # without a time limit, or it would not wait for room in the queue
     except OSError:
         connection.close()
         raise
+    connection.settimeout(10.0)
     return connection
 
 

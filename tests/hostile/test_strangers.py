@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.collectors import worker
-from tests.hostile.strangers import STRANGERS, impostors
+from tests.hostile.strangers import STRANGERS, idle_connections, impostors
+from tests.hosts import CLI
 from tests.upstreams import wait_until
 
 if TYPE_CHECKING:
@@ -58,3 +59,21 @@ def test_strangers_come_and_go(host: Host) -> None:
         assert resident_bytes(collector.pid) < bytes_before + LEFT_BYTES_MAX
     assert host.status()["refused_count"] > 100
     host.settle(tracked_count)
+
+
+def test_a_thousand_connections_where_hundreds_fit(host: Host) -> None:
+    """The door is shut before descriptors run out, which libzmq would not survive, and opened again."""
+    limited = ["sh", "-c", 'ulimit -n 400 && exec "$@"', "sh"]
+    collector = host.run([*limited, *CLI, "collector"])
+    collector.wait_said("collector_started")
+    with worker(host) as ada:
+        ada.track(10)
+        assert ada.flush().is_ok
+        idle_connections(host.state_dir, dice("many"))
+        assert "collector_not_listening" in collector.said
+        ada.track(10)
+        assert ada.flush().is_ok
+    with worker(host) as bob:
+        bob.track(10)
+        assert bob.flush().is_ok
+    host.settle(30)
