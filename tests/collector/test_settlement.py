@@ -144,6 +144,23 @@ def test_no_row_of_a_batch_is_dead_when_none_is_accepted(parts: Bench, upstream:
     assert parts.faults() == []
 
 
+def test_a_mended_set_up_goes_on_under_a_new_key(parts: Bench, upstream: Upstream) -> None:
+    """Rule D3: the stored 401 of the old key may be replayed for ever, so the same bytes get a new one."""
+    upstream.fault(Fault.answering(401, when="before"))
+    send(parts, "ada", "bob")
+    (batch,) = batches(parts)
+    (refused,) = upstream.log()
+    assert batch.key != refused["idempotencyKey"]
+    assert amounts(parts) == {"pending": 2}
+    parts.parts.shipping.health.paused_until_s = 0.0
+    parts.parts.shipping._is_mended = True
+    parts.ship()
+    assert amounts(parts) == {"confirmed": 2}
+    sent = upstream.log()[-1]
+    assert (sent["idempotencyKey"], sent["bodySha256"]) == (batch.key, refused["bodySha256"])
+    assert parts.faults() == []
+
+
 def test_too_large_is_cut(parts: Bench, upstream: Upstream) -> None:
     """413: halves are sent under keys of their own, and all rows arrive."""
     upstream.fault(Fault.answering(413, when="before"))
