@@ -111,6 +111,7 @@ class House:
     def start_worker(self, slot: int, *, waits: bool = False) -> Child:
         """Start the next life in a slot."""
         life = len(self._lives)
+        self._tally.start(slot)
         arguments = {
             "tally": str(self.folder / "tally"),
             "slot": slot,
@@ -215,11 +216,17 @@ class House:
     def _victim(self, point: points.Point, *, is_known: bool) -> Child:
         if point.role == "worker":
             slot = self.any_slot()
-            if is_known:
+            if is_known and not point.is_in_storm:
                 return self.worker(slot)
             self.strike(self._workers[slot])
             self.bury(self._workers[slot])
-            return self.start_worker(slot, waits=True)
+            worker = self.start_worker(slot, waits=not is_known)
+            if point.is_in_storm:
+                # Segments double: those of an old worker take many events to fill.
+                first = Stream(len(self._lives) - 1, 0, slot).number
+                self.wait_until(lambda: self._tally.returned[first] > 0, "a young worker tracks")
+                self._tally.storm(slot)
+            return worker
         if is_known:
             assert self.collector is not None
             return self.collector

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 #: How a worker ends that was told to `os._exit`.
 ABRUPT: Final = 9
-#: Events between two pauses; now and then many, so that segments change.
+#: Events between two pauses; now and then, or on demand, many, so that segments change.
 BURST_MAX: Final = 16
-STORM: Final = 1_500
+STORM: Final = 500
 STORM_ODDS: Final = 0.002
 #: Seconds of a pause at most.
 PAUSE_S_MAX: Final = 0.08
@@ -61,7 +61,8 @@ def run(*, tally: str, slot: int, life: int, seed: int, client: str) -> int:
 def _track(stream: Stream, track: Track, counts: Tally, dice: random.Random) -> None:
     returned, index, n = counts.returned, stream.number, 0
     while not counts.is_stopped(stream.slot):
-        burst = STORM if dice.random() < STORM_ODDS else dice.randint(1, BURST_MAX)
+        is_storm = dice.random() < STORM_ODDS or counts.is_stormy(stream.slot)
+        burst = STORM if is_storm else dice.randint(1, BURST_MAX)
         for _ in range(burst):
             track(*traffic.event(stream, n))
             n += 1

@@ -105,6 +105,7 @@ class Point:
         is_there: Whether a call is it.
         threads: Which of its threads come there.
         is_at_start: Whether the process must be watched from its first call on.
+        is_in_storm: Whether it takes a young worker that tracks a lot.
         skip_max: How often it is passed at most before it is hit, for what happens many times a second.
         comes_of: The signal that makes the process come there, where the load alone seldom does.
     """
@@ -114,6 +115,7 @@ class Point:
     is_there: Callable[[Call, Watch], bool]
     threads: Threads = "first"
     is_at_start: bool = False
+    is_in_storm: bool = False
     skip_max: int = 0
     comes_of: int | None = None
 
@@ -212,9 +214,9 @@ POINTS: Final = (
           is_there=lambda call, _: call.is_before and _is_moving_in(call)),
     Point(name="journal named, empty", role="worker", threads="all", is_at_start=True,
           is_there=lambda call, _: call.is_made and _is_moving_in(call)),
-    Point(name="segment made, without a name", role="worker", threads="python",
+    Point(name="segment made, without a name", role="worker", threads="python", is_in_storm=True,
           is_there=lambda call, _: call.is_before and _is_segment_named(call)),
-    Point(name="segment named, unused", role="worker", threads="python",
+    Point(name="segment named, unused", role="worker", threads="python", is_in_storm=True,
           is_there=lambda call, _: call.is_made and _is_segment_named(call)),
     Point(name="before a frame is sent", role="worker", threads="zmq", skip_max=3,
           is_there=lambda call, watch: call.is_before and _is_sending(call, watch)),
@@ -233,9 +235,9 @@ POINTS: Final = (
     Point(name="ack sent", role="collector", threads="zmq", skip_max=3,
           is_there=lambda call, watch: call.is_made and _is_ack(call, watch)),
     Point(name="ack received", role="worker", threads="zmq", skip_max=3, is_there=_is_ack_received),
-    Point(name="before an acked segment goes", role="worker", threads="python",
+    Point(name="before an acked segment goes", role="worker", threads="python", is_in_storm=True,
           is_there=lambda call, _: call.is_before and _is_freeing(call)),
-    Point(name="acked segment gone", role="worker", threads="python",
+    Point(name="acked segment gone", role="worker", threads="python", is_in_storm=True,
           is_there=lambda call, _: call.is_made and _is_freeing(call)),
     Point(name="before the seal", role="collector", skip_max=3, is_there=_is_commit("seal")),
     Point(name="after the seal", role="collector", skip_max=3, is_there=_is_committed("seal")),

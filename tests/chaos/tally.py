@@ -1,6 +1,6 @@
 """The tally: how many `track()` calls have returned in each thread, where no death of a process reaches it.
 
-One file, mapped by everybody: a byte a slot that says stop, and eight bytes a stream that count. A store to
+One file, mapped by everybody: two bytes a slot that command, and eight bytes a stream that count. A store to
 the map is one step of the processor and stays in the page cache when its process is killed right after.
 """
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 #: Streams (threads of workers) that one file has room for.
 STREAMS_MAX: Final = 65_536
+_STORMS_AT: Final = 2_048
 _COUNTS_AT: Final = 4_096
 _BYTES: Final = _COUNTS_AT + 8 * STREAMS_MAX
 
@@ -37,8 +38,16 @@ class Tally:
         self._map[slot] = 1
 
     def start(self, slot: int) -> None:
-        """Let a slot work again."""
-        self._map[slot] = 0
+        """Let a slot work as usual."""
+        self._map[slot] = self._map[_STORMS_AT + slot] = 0
+
+    def storm(self, slot: int) -> None:
+        """Have the worker in a slot track so much that its segments fill."""
+        self._map[_STORMS_AT + slot] = 1
+
+    def is_stormy(self, slot: int) -> bool:
+        """Whether the worker in a slot is to track a lot."""
+        return self._map[_STORMS_AT + slot] != 0
 
     def is_stopped(self, slot: int) -> bool:
         """Whether the worker in a slot is to end."""
