@@ -47,6 +47,7 @@ class Fault:
         judge: Says what is wrong afterwards; nothing when all is well.
         settings: Environment variables that collector and workers need for it.
         upstream: Options of the sandbox, as `tests.upstreams.sandbox` takes them.
+        power_loss: What a loss of power would take where this takes nothing, for the table.
         obstacle: Says why it can't be played on this machine; empty when it can.
     """
 
@@ -59,6 +60,7 @@ class Fault:
     judge: Callable[[Settled], list[str]] = nothing_lost_nothing_twice
     settings: Mapping[str, str] = field(default_factory=dict)
     upstream: Mapping[str, Any] = field(default_factory=dict)
+    power_loss: str = "what is not committed"
     obstacle: Callable[[], str] = str
 
     @property

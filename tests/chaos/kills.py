@@ -12,6 +12,7 @@ from tests.chaos.points import POINTS
 
 if TYPE_CHECKING:
     from tests.chaos.house import House
+    from tests.chaos.points import Point
 
 #: Seconds between two random kills at most.
 LULL_S: Final = 0.12
@@ -171,7 +172,10 @@ def _kill_a_worker(house: House) -> None:
     house.start_worker(slot)
 
 
-def _at_point(name: str, *, is_adoption: bool) -> Fault:
+def _at_point(point: Point) -> Fault:
+    name = point.name
+    is_adoption = name.startswith("adoption")
+
     def play(house: House) -> None:
         for _ in range(TRIES):
             if is_adoption:
@@ -188,11 +192,12 @@ def _at_point(name: str, *, is_adoption: bool) -> Fault:
         what=f"SIGKILL at the point: {name}",
         play=play,
         counted=name,
+        power_loss="nothing that came this far" if point.is_on_disk else "what is not committed",
         share=0.1,
         obstacle=cannot_trace,
     )
 
 
 for _point in POINTS:
-    _fault = _at_point(_point.name, is_adoption=_point.name.startswith("adoption"))
+    _fault = _at_point(_point)
     FAULTS[_fault.name] = _fault

@@ -250,14 +250,14 @@ def chosen(names: Iterable[str] = (), groups: Iterable[str] = ()) -> list[Fault]
 def table(rows: dict[str, Row]) -> str:
     """Write the rows as a Markdown table."""
     lines = [
-        "| fault | times | SIGKILLs | events tracked | looks at `status` | lost | twice |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| fault | times | SIGKILLs | events tracked | looks at `status` | lost | twice | power loss takes |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for name, each in FAULTS.items():
         row = rows.get(name)
         if row is not None:
             lines.append(
                 f"| {each.what} | {row.counts[each.counted]:,} | {row.counts['SIGKILL']:,} | {row.tracked:,} "
-                f"| {row.counts['looks']:,} | {row.lost} | {row.twice} |"
+                f"| {row.counts['looks']:,} | {row.lost:,} | {row.twice:,} | {each.power_loss} |"
             )
     return "\n".join(lines)

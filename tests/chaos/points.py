@@ -107,6 +107,7 @@ class Point:
         is_at_start: Whether the process must be watched from its first call on.
         is_in_storm: Whether it takes a young worker that tracks a lot.
         skip_max: How often it is passed at most before it is hit, for what happens many times a second.
+        is_on_disk: Whether what has come there outlives a loss of power as well.
         comes_of: The signal that makes the process come there, where the load alone seldom does.
     """
 
@@ -117,6 +118,7 @@ class Point:
     is_at_start: bool = False
     is_in_storm: bool = False
     skip_max: int = 0
+    is_on_disk: bool = True
     comes_of: int | None = None
 
 
@@ -210,21 +212,26 @@ def _is_sending(call: Call, _: Watch) -> bool:
 
 #: In the order in which an event meets them.
 POINTS: Final = (
-    Point(name="journal made, without a name", role="worker", threads="all", is_at_start=True,
+    Point(name="journal made, without a name", role="worker", is_on_disk=False, threads="all",
+          is_at_start=True,
           is_there=lambda call, _: call.is_before and _is_moving_in(call)),
-    Point(name="journal named, empty", role="worker", threads="all", is_at_start=True,
+    Point(name="journal named, empty", role="worker", is_on_disk=False, threads="all", is_at_start=True,
           is_there=lambda call, _: call.is_made and _is_moving_in(call)),
-    Point(name="segment made, without a name", role="worker", threads="python", is_in_storm=True,
+    Point(name="segment made, without a name", role="worker", is_on_disk=False, threads="python",
+          is_in_storm=True,
           is_there=lambda call, _: call.is_before and _is_segment_named(call)),
-    Point(name="segment named, unused", role="worker", threads="python", is_in_storm=True,
+    Point(name="segment named, unused", role="worker", is_on_disk=False, threads="python", is_in_storm=True,
           is_there=lambda call, _: call.is_made and _is_segment_named(call)),
-    Point(name="before a frame is sent", role="worker", threads="zmq", skip_max=3,
+    Point(name="before a frame is sent", role="worker", is_on_disk=False, threads="zmq", skip_max=3,
           is_there=lambda call, watch: call.is_before and _is_sending(call, watch)),
-    Point(name="frame sent", role="worker", threads="zmq", skip_max=3,
+    Point(name="frame sent", role="worker", is_on_disk=False, threads="zmq", skip_max=3,
           is_there=lambda call, watch: call.is_made and _is_sending(call, watch)),
-    Point(name="frame received", role="collector", threads="zmq", skip_max=3, is_there=_is_frame_received),
-    Point(name="before the commit", role="collector", skip_max=3, is_there=_is_commit("intake")),
-    Point(name="committed, not synced", role="collector", skip_max=3, is_there=_is_unsynced("intake")),
+    Point(name="frame received", role="collector", is_on_disk=False, threads="zmq", skip_max=3,
+          is_there=_is_frame_received),
+    Point(name="before the commit", role="collector", is_on_disk=False, skip_max=3,
+          is_there=_is_commit("intake")),
+    Point(name="committed, not synced", role="collector", is_on_disk=False, skip_max=3,
+          is_there=_is_unsynced("intake")),
     Point(name="after the commit", role="collector", skip_max=3, is_there=_is_committed("intake")),
     Point(name="before the header's position", role="collector", skip_max=3,
           is_there=lambda call, _: call.name == "pwrite64" and call.is_before and is_header(call)),
@@ -254,9 +261,9 @@ POINTS: Final = (
     Point(name="answered", role="collector", threads="others", skip_max=3, is_there=_is_answer),
     Point(name="before it is settled", role="collector", skip_max=3, is_there=_is_commit("settle")),
     Point(name="after it is settled", role="collector", is_there=_is_committed("settle")),
-    Point(name="adoption: lock taken", role="collector",
+    Point(name="adoption: lock taken", role="collector", is_on_disk=False,
           is_there=lambda call, _: call.name == "flock" and call.is_made and is_journal_lock(call)),
-    Point(name="adoption: journal read", role="collector",
+    Point(name="adoption: journal read", role="collector", is_on_disk=False,
           is_there=lambda call, watch: (call.name == "pread64" and call.is_made and watch.estates > 0
                                         and call.file.endswith(".seg"))),
     Point(name="adoption: before the folder goes", role="collector",
