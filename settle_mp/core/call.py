@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from settle_mp.core.answer import BodyKind, Reply, read_reply
 from settle_mp.core.event import checked_user_id
+from settle_mp.core.fold import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -108,7 +109,7 @@ def in_path(user_id: object) -> str:
 def encode(body: Mapping[str, Any]) -> bytes:
     """Write a body as compact JSON, without the fields that are None."""
     given = {name: value for name, value in body.items() if value is not None}
-    return json.dumps(given, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json_text(given).encode()
 
 
 def checked_key(idempotency_key: object) -> str:

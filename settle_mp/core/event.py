@@ -1,31 +1,23 @@
 """An event: what `track()` accepts, its limits, and how it looks as bytes.
 
-Rule 1: every limit of an event stands in this file.
+Rule 1: every limit of an event stands in this file, those of its metadata in `metadata`.
 Rule 2: whatever `pack_event` accepts, `unpack_event` gives back equal, in any process.
 """
 
 from __future__ import annotations
 
-import math
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-import msgpack
-
+from settle_mp.core.metadata import METADATA_BYTES_MAX, checked_metadata, is_flat, plain_metadata
+from settle_mp.core.packing import pack, unpack
 from settle_mp.core.text import has_utf8, short, surrogate_text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from settle_mp.core.values import number_of
 
 #: Characters of a user id. Ids in use (UUIDs, e-mail addresses, Auth0 subjects) stay far below.
 USER_ID_CHARS_MAX: Final = 256
 #: Characters of an event type.
 EVENT_TYPE_CHARS_MAX: Final = 128
-#: Bytes of an event's metadata, msgpack-encoded. With both names a record stays below 10 KiB,
-#: so that any record fits into the smallest journal segment.
-METADATA_BYTES_MAX: Final = 8192
-#: Levels of nesting in metadata.
-METADATA_DEPTH_MAX: Final = 16
 #: Largest quantity of one event. Sums of 9,000 of the largest still fit the 2**53 - 1 up to which
 #: JSON numbers are safe in every reader (RFC 8259, section 6).
 QUANTITY_MAX: Final = 10**12
@@ -35,31 +27,15 @@ QUANTITY_MIN: Final = Decimal("1e-9")
 QUANTITY_PLACES_MAX: Final = 27
 #: Bytes of a whole packed event at most: names at 4 bytes a character, metadata, quantity, framing.
 PAYLOAD_BYTES_MAX: Final = 4 * (USER_ID_CHARS_MAX + EVENT_TYPE_CHARS_MAX) + METADATA_BYTES_MAX + 128
-#: The one metadata name that is ours (see `annotate`).
-RESERVED_NAME: Final = "settle_mp"
-
-#: msgpack's extension code for a Decimal, written as its decimal string.
-DECIMAL_CODE: Final = 1
-_INT64_MIN, _UINT64_MAX = -(2**63), 2**64 - 1
 _FIELDS_COUNT = 4
-#: Bytes of a Decimal's string: 13 digits, a point and 27 places take 41.
-_DECIMAL_BYTES_MAX = 64
 # Floats are held against floats: where the application's decimal context traps FloatOperation, comparing
 # a float with a Decimal raises. Both stand within the exact limits (this 1e-9 lies above 10**-9).
 _QUANTITY_MIN_FLOAT, _QUANTITY_MAX_FLOAT = 1e-9, 1e12
 # Made once: building these for each event takes longer than all of its checks.
 _QUANTITY_ALLOWED = f"an int, float or Decimal from {QUANTITY_MIN} to {QUANTITY_MAX:,}"
 _NUMBERS = (int, float, Decimal)
-_NESTS = (dict, list, tuple)
-
-# Where in metadata a value stands: the keys and indexes that lead to it, spelled only in errors.
-_Path = tuple[object, ...]
 
 Quantity = int | Decimal
-
-
-#: Types of metadata values that need no look inside.
-PLAIN_TYPES: Final = frozenset((str, int, bool, type(None)))
 
 
 class Event(NamedTuple):
@@ -88,10 +64,9 @@ def pack_event(user_id: object, event_type: object, quantity: object, metadata: 
     """
     user = _checked_name("user_id", user_id, USER_ID_CHARS_MAX)
     kind = _checked_name("event_type", event_type, EVENT_TYPE_CHARS_MAX)
-    amount = _checked_quantity(quantity)
-    plain = None if metadata is None else _checked_metadata(metadata)
-    payload: bytes = msgpack.packb([user, kind, amount, plain], default=_pack_decimal)
-    return payload
+    amount = _checked_quantity(quantity if isinstance(quantity, _NUMBERS) else _number_of(quantity))
+    plain = None if metadata is None else plain_metadata(metadata)
+    return pack([user, kind, amount, plain])
 
 
 def unpack_event(payload: bytes) -> Event:
@@ -101,7 +76,7 @@ def unpack_event(payload: bytes) -> Event:
         InvalidEventError: When the bytes are not an event within the limits.
     """
     try:
-        fields = msgpack.unpackb(payload, ext_hook=_unpack_ext, strict_map_key=True)
+        fields = unpack(payload)
     except Exception as error:  # noqa: BLE001  msgpack raises a dozen unrelated classes for bad bytes
         msg = f"not msgpack: {type(error).__name__}"
         raise InvalidEventError(msg) from None
@@ -125,7 +100,7 @@ def unpack_event(payload: bytes) -> Event:
         user = _checked_name("user_id", user_id, USER_ID_CHARS_MAX)
         kind = _checked_name("event_type", event_type, EVENT_TYPE_CHARS_MAX)
         amount = _checked_quantity(quantity)
-        plain = None if metadata is None else _checked_metadata(metadata)
+        plain = None if metadata is None else checked_metadata(metadata)
     except (TypeError, ValueError) as error:
         raise InvalidEventError(str(error)) from None
     return Event(user, kind, exact(amount), plain)
@@ -145,25 +120,6 @@ def checked_event_type(event_type: object) -> str:
     return _checked_name("event_type", event_type, EVENT_TYPE_CHARS_MAX)
 
 
-def checked_metadata(metadata: object) -> dict[str, Any]:
-    """Return metadata within their limits, in exact built-in types that JSON has.
-
-    Raises:
-        TypeError, ValueError: Naming the key, what was given and what is allowed.
-    """
-    return _checked_metadata(metadata)
-
-
-def is_flat(metadata: object) -> bool:
-    """Whether metadata are what nearly all are, and need no look inside any value."""
-    if type(metadata) is not dict or RESERVED_NAME in metadata:
-        return False
-    for name, value in metadata.items():
-        if type(name) is not str or type(value) not in PLAIN_TYPES:
-            return False
-    return True
-
-
 def _checked_name(argument: str, value: object, chars_max: int) -> str:
     if not isinstance(value, str):
         msg = f"{argument} must be a str of 1 to {chars_max} characters, not {type(value).__name__}"
@@ -174,6 +130,13 @@ def _checked_name(argument: str, value: object, chars_max: int) -> str:
     if not value.isascii() and not has_utf8(value):
         raise ValueError(surrogate_text(argument, value))
     return str.__str__(value)
+
+
+def _number_of(quantity: object) -> object:
+    try:
+        return number_of(quantity)
+    except ValueError as error:
+        raise ValueError(f"quantity {error}") from None
 
 
 def _checked_quantity(value: object) -> int | float | Decimal:
@@ -203,95 +166,3 @@ def _checked_places(value: Decimal) -> Decimal:
         msg = f"quantity must have at most {QUANTITY_PLACES_MAX} decimal places, not {places}"
         raise ValueError(msg)
     return Decimal(value)
-
-
-def _checked_metadata(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        msg = f"metadata must be a dict with str keys, or None, not {type(value).__name__}"
-        raise TypeError(msg)
-    if RESERVED_NAME in value:
-        msg = f"metadata[{RESERVED_NAME!r}] is reserved for what settle-mp adds to a row; choose another name"
-        raise ValueError(msg)
-    plain: dict[str, Any] = _plain_nest(value, (), iter(range(METADATA_BYTES_MAX)))
-    bytes_count = len(msgpack.packb(plain))
-    if bytes_count > METADATA_BYTES_MAX:
-        msg = f"metadata must encode to at most {METADATA_BYTES_MAX:,} bytes, not {bytes_count:,}"
-        raise ValueError(msg)
-    return plain
-
-
-def _plain(value: object, path: _Path, room: Iterator[int]) -> Any:
-    """A value of metadata in exact built-in types, or an error that names the key.
-
-    Each value takes a byte of `room` at least: without that, a few lists that hold each other many times
-    over would keep the caller busy for years before their size is known.
-    """
-    if next(room, None) is None:
-        msg = f"metadata must encode to at most {METADATA_BYTES_MAX:,} bytes, not as many values as it holds"
-        raise ValueError(msg)
-    if isinstance(value, str):
-        return _plain_str(value, path)
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        return _plain_int(value, path)
-    if isinstance(value, float):
-        return _plain_float(value, path)
-    if isinstance(value, _NESTS):
-        return _plain_nest(value, path, room)
-    msg = (
-        f"{_spelled(path)} must be what JSON has (str, int, float, bool, None, list, dict), "
-        f"not {type(value).__name__}"
-    )
-    raise TypeError(msg)
-
-
-def _plain_nest(value: dict[Any, Any] | list[Any] | tuple[Any, ...], path: _Path, room: Iterator[int]) -> Any:
-    if len(path) >= METADATA_DEPTH_MAX:
-        msg = f"metadata must be nested at most {METADATA_DEPTH_MAX} levels deep, not as {_spelled(path)} is"
-        raise ValueError(msg)
-    if isinstance(value, dict):
-        return {_key(key, path): _plain(item, (*path, key), room) for key, item in value.items()}
-    return [_plain(item, (*path, index), room) for index, item in enumerate(value)]
-
-
-def _key(key: object, path: _Path) -> str:
-    if not isinstance(key, str):
-        msg = f"{_spelled(path)} must have str keys, not {type(key).__name__} ({short(key)})"
-        raise TypeError(msg)
-    return _plain_str(key, (*path, key))
-
-
-def _plain_str(value: str, path: _Path) -> str:
-    if not value.isascii() and not has_utf8(value):
-        raise ValueError(surrogate_text(_spelled(path), value))
-    return str.__str__(value)
-
-
-def _plain_int(value: int, path: _Path) -> int:
-    if not _INT64_MIN <= value <= _UINT64_MAX:
-        msg = f"{_spelled(path)} must be an int from -2**63 to 2**64 - 1, not {short(value)}"
-        raise ValueError(msg)
-    return int(value)
-
-
-def _plain_float(value: float, path: _Path) -> float:
-    if not math.isfinite(value):
-        msg = f"{_spelled(path)} must be a finite number, not {short(value)}"
-        raise ValueError(msg)
-    return float(value)
-
-
-def _spelled(path: _Path) -> str:
-    return "metadata" + "".join(f"[{short(step)}]" for step in path)
-
-
-def _pack_decimal(value: object) -> msgpack.ExtType:
-    return msgpack.ExtType(DECIMAL_CODE, str(value).encode())
-
-
-def _unpack_ext(code: int, data: bytes) -> Decimal:
-    if code != DECIMAL_CODE or len(data) > _DECIMAL_BYTES_MAX:
-        msg = f"unknown extension {code}"
-        raise ValueError(msg)
-    return Decimal(data.decode("ascii"))

@@ -152,13 +152,32 @@ def _canonical(metadata: dict[str, Any]) -> str:
         elif type(value) is int:
             parts.append(f"{_quoted(name)}:{value}")
         else:
-            return _ENCODER.encode(metadata)
+            return json_text(metadata)
     # Flat text and whole numbers are nearly all there is, and four times as fast without the encoder.
     return f"{{{','.join(parts)}}}"
 
 
+def json_text(value: Any) -> str:
+    """Metadata or any part of them as JSON: keys sorted, no spaces, Decimals as the numbers that they are."""
+    try:
+        return _ENCODER.encode(value)
+    except TypeError:
+        # The encoder knows no Decimal, and few metadata have one.
+        return _text_with_decimals(value)
+
+
+def _text_with_decimals(value: Any) -> str:
+    if isinstance(value, dict):
+        return (
+            f"{{{','.join(f'{_quoted(name)}:{_text_with_decimals(value[name])}' for name in sorted(value))}}}"
+        )
+    if isinstance(value, list):
+        return f"[{','.join(map(_text_with_decimals, value))}]"
+    return number_text(value) if isinstance(value, Decimal) else _ENCODER.encode(value)
+
+
 def _summable(name: str, value: object) -> Quantity:
-    if type(value) is int:
+    if type(value) is int or type(value) is Decimal:
         return value
     if type(value) is float:
         return Decimal(repr(value))

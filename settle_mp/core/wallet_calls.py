@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from settle_mp.core.call import Call, encode, field, in_path, whole
-from settle_mp.core.event import checked_metadata
+from settle_mp.core.metadata import plain_metadata
 from settle_mp.core.wallet import WalletBalance, WalletHistory, WalletTransaction
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def move_call(
     body = {
         "amount": _whole("amount", fields.get("amount"), AMOUNT_MAX),
         "description": _text("description", fields.get("description"), is_needed=False),
-        "metadata": None if metadata is None else checked_metadata(metadata),
+        "metadata": None if metadata is None else plain_metadata(metadata),
     }
     path = f"/v1/wallet/{in_path(user_id)}/{kind}"
     return _write(kind, path, body, key, is_callers_key=is_callers_key)

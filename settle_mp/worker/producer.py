@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from settle_mp import endpoints, statedir, transport
+from settle_mp.core.event import unpack_event
 from settle_mp.core.wire import Flushed
 from settle_mp.worker import birth, facts
 from settle_mp.worker.courier import Courier
@@ -97,7 +98,7 @@ class Producer:
 
     # --- Tracking ---
 
-    def append(self, payload: bytes, quantity: Quantity) -> None:
+    def append(self, payload: bytes) -> None:
         """Append one event by the slow path: at first use, at a segment's end, after a fork, when full."""
         while True:
             life = self._life()
@@ -105,7 +106,7 @@ class Producer:
                 life.journal.append(payload)
             except (NoRoomError, JournalFullError) as error:
                 if life.is_ours:
-                    self.drop(quantity, "events_dropped", str(error))
+                    self.drop(unpack_event(payload).quantity, "events_dropped", str(error))
                     return
                 self._forget_parent(life)
             else:

@@ -8,14 +8,12 @@ from zlib import crc32
 import msgpack
 
 from settle_mp.core.event import (
-    METADATA_BYTES_MAX,
     QUANTITY_MAX,
     USER_ID_CHARS_MAX,
     checked_event_type,
-    exact,
-    is_flat,
     pack_event,
 )
+from settle_mp.core.metadata import METADATA_BYTES_MAX, is_flat
 from settle_mp.core.naming import name_of
 from settle_mp.core.record import HEAD
 from settle_mp.worker.foreign import is_foreign
@@ -27,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from decimal import Decimal
     from enum import Enum
+    from fractions import Fraction
+    from typing import SupportsIndex
 
     # Checkers know this module without its being installed. Who names no event types may use any text.
     from typing_extensions import TypeVar
@@ -51,7 +51,7 @@ class Tracker(Generic[EventT_contra]):
         self,
         user_id: str,
         event_type: EventT_contra,
-        quantity: float | Decimal = 1,
+        quantity: float | Decimal | Fraction | SupportsIndex = 1,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """Record that a user did something. Durable when it returns; never waits, never awaited.
@@ -60,8 +60,10 @@ class Tracker(Generic[EventT_contra]):
             user_id: Whose usage it is, 1 to 256 characters.
             event_type: What was done, 1 to 128 characters, by convention SCREAMING_SNAKE_CASE: a text, or a
                 member of an Enum whose values are texts.
-            quantity: How much: an int, float or Decimal from 1e-9 to 10**12.
-            metadata: Anything JSON has under str keys, at most 8,192 bytes encoded.
+            quantity: How much, from 1e-9 to 10**12: an int, float or Decimal, or a Fraction or numpy scalar
+                that is exactly one.
+            metadata: Anything JSON has under str keys, at most 8,192 bytes encoded; also datetimes, Decimals,
+                UUIDs, Enums, bytes, sets, dataclasses, pydantic models and numpy scalars.
 
         Raises:
             TypeError, ValueError: For bad arguments, unless the setting `on_invalid` is "count".
@@ -134,7 +136,7 @@ def _make_slow_track(
         if len(names) < KNOWN_TYPES_MAX and type(event_type).__hash__ is not None:
             # Texts of any class under plain text: a dict that has no other keys is looked up faster.
             names[name if isinstance(event_type, str) else event_type] = name
-        producer.append(payload, exact(quantity))  # type: ignore[arg-type]
+        producer.append(payload)
 
     return track_slowly
 

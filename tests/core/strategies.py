@@ -7,7 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from settle_mp.core.event import QUANTITY_MAX, RESERVED_NAME, pack_event
+from settle_mp.core.event import QUANTITY_MAX, pack_event
+from settle_mp.core.metadata import RESERVED_NAME
 
 #: Any text that UTF-8 can hold, control characters, quotes and other planes included.
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

@@ -5,70 +5,32 @@ from __future__ import annotations
 import contextlib
 import decimal
 import enum
-import re
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import msgpack
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from settle_mp.core.event import (
-    DECIMAL_CODE,
     EVENT_TYPE_CHARS_MAX,
-    METADATA_BYTES_MAX,
-    METADATA_DEPTH_MAX,
     PAYLOAD_BYTES_MAX,
     QUANTITY_MAX,
     QUANTITY_PLACES_MAX,
     USER_ID_CHARS_MAX,
-    Event,
     InvalidEventError,
     pack_event,
     unpack_event,
 )
+from settle_mp.core.metadata import METADATA_BYTES_MAX, METADATA_DEPTH_MAX
+from settle_mp.core.packing import DECIMAL_CODE
+from tests.core.packed import metadata_of, nested, refusal, through_bytes, typed
 from tests.core.strategies import METADATA, NAMES, PAYLOADS, QUANTITIES, exact
 
 NUMBERS_ALLOWED = "an int, float or Decimal from 1E-9 to 1,000,000,000,000"
-
-
-def through_bytes(
-    user_id: object = "u", event_type: object = "E", quantity: object = 1, metadata: object = None
-) -> Event:
-    """Pack an event and unpack it."""
-    return unpack_event(pack_event(user_id, event_type, quantity, metadata))
-
-
-def refusal(error: type[Exception], **arguments: object) -> str:
-    """Track what must be refused, and return the message."""
-    with pytest.raises(error) as caught:
-        through_bytes(**arguments)
-    # Not a subclass: a UnicodeEncodeError is a ValueError too, and names no argument.
-    assert caught.type is error
-    return str(caught.value)
-
-
-def typed(value: Any) -> Any:
-    """A value beside its type, all the way down: Python's == takes True for 1 and 1.0."""
-    if isinstance(value, dict):
-        return {key: typed(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [typed(item) for item in value]
-    return type(value), repr(value)
-
-
-def nested(levels: int) -> dict[str, Any]:
-    """Metadata of that many levels, a dict and lists in it."""
-    inner: list[Any] = []
-    for _ in range(levels - 2):
-        inner = [inner]
-    return {"a": inner}
-
-
-def metadata_of(bytes_count: int) -> dict[str, str]:
-    """Metadata whose encoding takes exactly that many bytes."""
-    return {"a": "x" * (bytes_count - 6)}
 
 
 @given(NAMES, NAMES, QUANTITIES, METADATA)
@@ -142,7 +104,9 @@ def test_any_msgpack_value_is_an_event_or_invalid(value: object) -> None:
         ["u", "E", 1, {b"a": 1}],
         ["u", "E", 1, {"settle_mp": 1}],
         ["u", "E", 1, {"a": float("nan")}],
-        ["u", "E", 1, {"a": msgpack.ExtType(DECIMAL_CODE, b"1.5")}],
+        ["u", "E", 1, {"a": msgpack.ExtType(DECIMAL_CODE, b"NaN")}],
+        ["u", "E", 1, {"a": msgpack.ExtType(DECIMAL_CODE, b"1E+309")}],
+        ["u", "E", 1, {"a": msgpack.Timestamp(1)}],
         ["u", "E", msgpack.ExtType(DECIMAL_CODE, b"NaN"), None],
         ["u", "E", msgpack.ExtType(DECIMAL_CODE, b"sNaN"), None],
         ["u", "E", msgpack.ExtType(DECIMAL_CODE, b"Infinity"), None],
@@ -281,11 +245,48 @@ def test_an_int_too_long_to_print_is_refused_like_any_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("quantity", "kind"), [(True, "bool"), ("1", "str"), (None, "NoneType"), (1j, "complex"), ([1], "list")]
+    ("quantity", "kind"),
+    [(True, "bool"), (np.True_, "bool"), ("1", "str"), (None, "NoneType"), (1j, "complex"), ([1], "list")],
 )
 def test_a_quantity_is_a_number(quantity: object, kind: str) -> None:
     """A bool is no quantity, nor is anything else that is not an int, float or Decimal."""
     assert refusal(TypeError, quantity=quantity) == f"quantity must be {NUMBERS_ALLOWED}, not {kind}"
+
+
+@pytest.mark.parametrize(
+    ("quantity", "exactly"),
+    [
+        (np.int64(5), 5),
+        (np.uint8(5), 5),
+        (np.float64(0.1), Decimal("0.1")),
+        (np.float32(0.1), Decimal("0.1")),
+        (np.float32(1.5), Decimal("1.5")),
+        (Fraction(3, 2), Decimal("1.5")),
+        (Fraction(4, 2), 2),
+        (Fraction(1, 10**9), Decimal("1e-9")),
+        (Fraction(5, 2**27), Decimal("3.7252902984619140625E-8")),
+    ],
+)
+def test_numbers_of_other_kinds_are_taken_as_what_they_are(quantity: object, exactly: int | Decimal) -> None:
+    """Without what binary fractions add: a float32 of 0.1 is a tenth."""
+    found = through_bytes(quantity=quantity).quantity
+    assert (found, type(found)) == (exactly, type(exactly))
+
+
+@pytest.mark.parametrize(
+    ("quantity", "words"),
+    [
+        (Fraction(1, 3), "quantity must be a number of at most 27 decimal places, not 1/3"),
+        (Fraction(1, 2**28), "quantity must be a number of at most 27 decimal places"),
+        (Fraction(-1, 2), f"quantity must be {NUMBERS_ALLOWED}, not Decimal"),
+        (Fraction(10**13), f"quantity must be {NUMBERS_ALLOWED}, not 10000000000000"),
+        (np.int64(0), f"quantity must be {NUMBERS_ALLOWED}, not 0"),
+        (np.float32("nan"), f"quantity must be {NUMBERS_ALLOWED}, not nan"),
+    ],
+)
+def test_numbers_of_other_kinds_have_the_same_bounds(quantity: object, words: str) -> None:
+    """What has no end as a decimal is refused rather than rounded."""
+    assert refusal(ValueError, quantity=quantity).startswith(words)
 
 
 def test_a_decimal_has_a_longest_fraction() -> None:
@@ -341,149 +342,6 @@ def test_subclasses_of_numbers_are_packed_as_numbers() -> None:
     assert typed(through_bytes(metadata={"a": Level.TWO, "b": Ratio(0.5)}).metadata) == typed(
         {"a": 2, "b": 0.5}
     )
-
-
-# --- metadata ---
-
-
-@pytest.mark.parametrize(("metadata", "kind"), [([], "list"), ("a", "str"), (1, "int"), ((), "tuple")])
-def test_metadata_are_a_dict(metadata: object, kind: str) -> None:
-    """Anything but a dict or None is refused by kind."""
-    assert (
-        refusal(TypeError, metadata=metadata) == f"metadata must be a dict with str keys, or None, not {kind}"
-    )
-
-
-def test_metadata_have_a_largest_size() -> None:
-    """8,192 encoded bytes are taken, one more is refused with both figures."""
-    largest = metadata_of(METADATA_BYTES_MAX)
-    assert len(msgpack.packb(largest)) == METADATA_BYTES_MAX
-    assert through_bytes(metadata=largest).metadata == largest
-    assert (
-        refusal(ValueError, metadata=metadata_of(METADATA_BYTES_MAX + 1))
-        == "metadata must encode to at most 8,192 bytes, not 8,193"
-    )
-
-
-def test_metadata_have_a_largest_depth() -> None:
-    """16 levels are taken, a 17th is refused by the path to it."""
-    assert through_bytes(metadata=nested(METADATA_DEPTH_MAX)).metadata == nested(METADATA_DEPTH_MAX)
-    assert refusal(ValueError, metadata=nested(METADATA_DEPTH_MAX + 1)).startswith(
-        "metadata must be nested at most 16 levels deep, not as metadata['a'][0]"
-    )
-
-
-def test_metadata_that_hold_themselves_are_refused() -> None:
-    """A circle ends at the depth limit."""
-    circle: dict[str, Any] = {}
-    circle["a"] = circle
-    assert "16 levels" in refusal(ValueError, metadata=circle)
-
-
-def test_metadata_that_share_much_are_refused_at_once() -> None:
-    """Lists that hold each other many times over would take 10**14 steps to walk: their size ends it."""
-    wide: list[Any] = [1] * 10
-    for _ in range(13):
-        wide = [wide] * 10
-    assert refusal(ValueError, metadata={"a": wide}).startswith("metadata must encode to at most 8,192 bytes")
-
-
-def test_as_many_values_as_bytes_are_taken() -> None:
-    """The walk's own bound refuses nothing that the size allows: one-byte values up to the last byte."""
-    values = [1] * (METADATA_BYTES_MAX - 6)
-    metadata = {"a": values}
-    assert len(msgpack.packb(metadata)) == METADATA_BYTES_MAX
-    assert through_bytes(metadata=metadata).metadata == metadata
-
-
-@pytest.mark.parametrize("value", [-(2**63), 2**64 - 1])
-def test_ints_in_metadata_have_64_bits(value: int) -> None:
-    """The ends of msgpack's integers are taken, one beyond is refused with the range."""
-    assert through_bytes(metadata={"a": value}).metadata == {"a": value}
-    beyond = value + (1 if value > 0 else -1)
-    assert re.fullmatch(
-        r"metadata\['a'\] must be an int from -2\*\*63 to 2\*\*64 - 1, not -?\d+",
-        refusal(ValueError, metadata={"a": beyond}),
-    )
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_floats_in_metadata_are_finite(value: float) -> None:
-    """JSON has no NaN and no infinity."""
-    assert re.fullmatch(
-        r"metadata\['a'\] must be a finite number, not (nan|-?inf)",
-        refusal(ValueError, metadata={"a": value}),
-    )
-
-
-@pytest.mark.parametrize(
-    ("value", "kind"), [(b"x", "bytes"), ({1}, "set"), (Decimal(1), "Decimal"), (1j, "complex")]
-)
-def test_metadata_hold_what_json_has(value: object, kind: str) -> None:
-    """Any other kind is refused with the path to it."""
-    allowed = "what JSON has (str, int, float, bool, None, list, dict)"
-    assert (
-        refusal(TypeError, metadata={"a": {"b": [0, value]}})
-        == f"metadata['a']['b'][1] must be {allowed}, not {kind}"
-    )
-
-
-class Unprintable:
-    """A key whose repr fails."""
-
-    def __repr__(self) -> str:
-        raise RuntimeError
-
-
-@pytest.mark.parametrize(
-    ("key", "shown"),
-    [
-        (1, r"int \(1\)"),
-        (None, r"NoneType \(None\)"),
-        (("x",) * 50, r"tuple \(\('x', .{30,40}\.\.\.\)"),
-        (Unprintable(), r"Unprintable \(a value of type Unprintable\)"),
-    ],
-)
-def test_keys_of_metadata_are_str(key: object, shown: str) -> None:
-    """At any level, with the path to the dict; a key's own repr can't make it fail otherwise."""
-    assert re.fullmatch(rf"metadata must have str keys, not {shown}", refusal(TypeError, metadata={key: 1}))
-    assert re.fullmatch(
-        rf"metadata\['a'\]\[0\] must have str keys, not {shown}",
-        refusal(TypeError, metadata={"a": [{key: 1}]}),
-    )
-
-
-@pytest.mark.parametrize("metadata", [{"a": "\udfff"}, {"a\udfff": 1}, {"b": [{"a\udfff": 1}]}])
-def test_text_in_metadata_is_unicode(metadata: dict[str, Any]) -> None:
-    """Lone surrogates are refused in values and keys, with a message that can be printed."""
-    message = refusal(ValueError, metadata=metadata)
-    assert re.match(r"metadata\[.* must be valid Unicode text", message)
-    assert message.isascii()
-
-
-def test_our_own_name_is_reserved_at_the_top_only() -> None:
-    """`settle_mp` is where a row's annotation stands; deeper it is anybody's."""
-    assert refusal(ValueError, metadata={"settle_mp": 1}).startswith("metadata['settle_mp'] is reserved")
-    assert through_bytes(metadata={"a": {"settle_mp": 1}}).metadata == {"a": {"settle_mp": 1}}
-
-
-def test_long_keys_make_short_messages() -> None:
-    """A message repeats at most some 40 characters of each key on the path."""
-    assert len(refusal(TypeError, metadata={"k" * 100_000: object()})) < 200
-
-
-def test_tuples_become_lists() -> None:
-    """As in JSON."""
-    assert through_bytes(metadata={"a": (1, (2,))}).metadata == {"a": [1, [2]]}
-
-
-def test_packing_leaves_the_callers_metadata_alone() -> None:
-    """Checking copies; what the user holds is not touched."""
-    inner: dict[str, Any] = {"b": (1,)}
-    metadata = {"a": inner}
-    pack_event("u", "E", 1, metadata)
-    assert metadata == {"a": {"b": (1,)}}
-    assert metadata["a"] is inner
 
 
 def test_the_largest_event_fits_the_payload_bound() -> None:

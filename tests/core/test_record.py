@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from settle_mp.core.event import (
     EVENT_TYPE_CHARS_MAX,
-    METADATA_BYTES_MAX,
     PAYLOAD_BYTES_MAX,
     USER_ID_CHARS_MAX,
     pack_event,
 )
+from settle_mp.core.metadata import METADATA_BYTES_MAX
 from settle_mp.core.record import (
     EVENT_BYTE,
     HEAD_BYTES,
