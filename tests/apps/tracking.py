@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 #: The environment of an app under test.
 CLIENT: Final = "HOST_CLIENT"
 ORACLE: Final = "HOST_ORACLE"
+VARIANT: Final = "HOST_VARIANT"
 
 #: How often the background thread tracks, in seconds.
 THREAD_S: Final = 0.02
@@ -48,6 +49,11 @@ def connect() -> Callable[[str], None]:
         write(f"= {name}")
 
     return track_and_note
+
+
+def has_hooks() -> bool:
+    """Whether the app is to use our integration for its host."""
+    return os.environ.get(VARIANT) == "hooks"
 
 
 def _nothing(_: str) -> None:

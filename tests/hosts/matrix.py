@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tests.hosts import gunicorn
+from tests.hosts import celery, gunicorn
 
 if TYPE_CHECKING:
     from tests.hosts.row import Row
 
 ROWS: Final[list[Row]] = [
     *gunicorn.ROWS,
+    *celery.ROWS,
 ]
 
 #: Packages whose versions stand in the table, by host.
 PACKAGES: Final[dict[str, tuple[str, ...]]] = {
     "gunicorn": ("gunicorn", "gevent", "uvicorn", "uvicorn-worker"),
+    "Celery": ("celery", "kombu", "billiard", "redis", "gevent"),
 }
 
 HOSTS: Final[tuple[str, ...]] = tuple(dict.fromkeys(row.host for row in ROWS))

@@ -34,6 +34,7 @@ class Stage:
         self.oracle: Final = machine.folder / "oracle"
         machine.environ[tracking.CLIENT] = take.client
         machine.environ[tracking.ORACLE] = str(self.oracle)
+        machine.environ[tracking.VARIANT] = take.variant
         self._collector = collector
 
     @property
