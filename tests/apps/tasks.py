@@ -44,7 +44,8 @@ def work(_: int) -> None:
     track("request")
 
 
-@app.task(name="be_slow", ignore_result=True)  # type: ignore[untyped-decorator]
+# A cold shutdown waits for tasks that have been acknowledged.
+@app.task(name="be_slow", ignore_result=True, acks_late=True)  # type: ignore[untyped-decorator]
 def be_slow() -> None:
     """Begin something that does not end."""
     start_thread(track)

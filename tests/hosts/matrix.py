@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tests.hosts import celery, gunicorn
+from tests.hosts import asgi, celery, gunicorn
 
 if TYPE_CHECKING:
     from tests.hosts.row import Row
@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 ROWS: Final[list[Row]] = [
     *gunicorn.ROWS,
     *celery.ROWS,
+    *asgi.ROWS,
 ]
 
 #: Packages whose versions stand in the table, by host.
 PACKAGES: Final[dict[str, tuple[str, ...]]] = {
     "gunicorn": ("gunicorn", "gevent", "uvicorn", "uvicorn-worker"),
     "Celery": ("celery", "kombu", "billiard", "redis", "gevent"),
+    "ASGI servers": ("uvicorn", "granian"),
 }
 
 HOSTS: Final[tuple[str, ...]] = tuple(dict.fromkeys(row.host for row in ROWS))
