@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test chaos check hosts bench fuzz clean
+.PHONY: help demo test docs chaos check hosts bench fuzz clean
 
 help: ## show this help
 	@echo "settle-mp: make TARGET"
@@ -29,6 +29,10 @@ check: $(VENV)/.installed-dev ## lint, formatting and types
 hosts: $(VENV)/.installed-dev ## play every host in every form, and make its table (an hour; goes on where it was stopped)
 	@$(BIN)/python -m tests.hosts $(ROWS)
 
+docs: $(VENV)/.installed-docs ## build the site of the documentation into build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
+	@echo "Built: build/site/index.html; to search it as well: $(BIN)/python -m http.server --directory build/site"
+
 bench: $(VENV)/.installed-dev ## run the benchmarks (minutes; wants a quiet machine)
 	@for name in track collector idle; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
@@ -44,7 +48,7 @@ $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing settle-mp[$*] and what it needs into $(VENV) (a minute or so the first time)"
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-input --editable '.[$*]' || { \
 	  echo; echo "make: pip could not install the packages above. It needs to reach PyPI or your own index (PIP_INDEX_URL)."; exit 1; }
-	@touch $@ $(if $(filter dev,$*),$(VENV)/.installed-demo)
+	@touch $@ $(if $(filter dev,$*),$(VENV)/.installed-demo $(VENV)/.installed-docs)
 
 $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
