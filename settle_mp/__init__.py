@@ -27,6 +27,7 @@ from settle_mp.errors import (
 )
 from settle_mp.version import __version__
 from settle_mp.worker.aio import AsyncSettle
+from settle_mp.worker.attach import attach
 from settle_mp.worker.client import Settle
 from settle_mp.worker.report import FlushReport
 
@@ -54,4 +55,5 @@ __all__ = [
     "WalletHistory",
     "WalletTransaction",
     "__version__",
+    "attach",
 ]

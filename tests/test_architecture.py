@@ -138,6 +138,7 @@ def test_the_public_names_are_those_promised() -> None:
             "WalletHistory",
             "WalletTransaction",
             "__version__",
+            "attach",
         ]
     )
     assert [name for name in settle_mp.__all__ if not hasattr(settle_mp, name)] == []
