@@ -362,7 +362,7 @@ def open_house(
         upstream: Options of the sandbox; see `settle_mp.sandbox.pipeline.Options`.
     """
     # Not under pytest's folder: a unix socket's path may have 107 bytes.
-    folder = Path(tempfile.mkdtemp(prefix="chaos-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="smp-house-", dir="/tmp"))
     with contextlib.closing(Keeper(folder)) as keeper:
         running = Upstream(KeptSandbox(keeper, folder, Options(**upstream)))
         house = House(folder, keeper, running, seed=seed, client=client, settings=settings or {})
