@@ -11,7 +11,7 @@ import pytest
 
 from tests.chaos import groups, matrix
 from tests.chaos.fault import FAULTS, Fault
-from tests.chaos.matrix import BATCH_ROUNDS, Batch, Matrix, Row, chosen, table
+from tests.chaos.matrix import BATCH_ROUNDS, Batch, Matrix, Row, chosen, summary, table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,6 +98,9 @@ def test_a_batch_that_breaks_off_fails_the_run(only: Fault, monkeypatch: pytest.
 def test_the_table_has_a_row_a_fault(only: Fault) -> None:
     """With its own count."""
     rows = {"only": Row(played=[0], counts=Counter({"it happened": 1_000, "SIGKILL": 2}), tracked=3, lost=4)}
+    assert summary({**rows, matrix.ALL: rows["only"]}).startswith(
+        "2 SIGKILLs under load, 3 events tracked: 4 lost, 0 twice."
+    )
     assert table(rows).splitlines()[2] == f"| {only.what} | 1,000 | 2 | 3 | 0 | 4 | 0 | {only.power_loss} |"
 
 
