@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import time
 from typing import TYPE_CHECKING, Final
@@ -32,6 +33,8 @@ SENDERS_S: Final = 0.2
 FORGET_AFTER_S: Final = 24 * 3600.0
 #: Characters of the report to `status`; a control message's text is cut at 4,096, and half JSON is none.
 REPORT_CHARS_MAX: Final = 4000
+#: Names in it of metadata that defeat folding, at most.
+UNFOLDED_MAX: Final = 5
 
 
 class Parts:
@@ -164,9 +167,10 @@ class Parts:
             "last_error": health.last_error[:500] if health.last_error else None,
             "trouble": self.trouble[:500] or None,
             "refusals": [reason[:300] for reason in self.reception.refusals[:5]],
+            "unfolded": [dataclasses.asdict(each) for each in self.shipping.unfolded()[:UNFOLDED_MAX]],
         }
         text = json.dumps(report, ensure_ascii=False)
-        for name in ("refusals", "last_error"):
+        for name in ("unfolded", "refusals", "last_error"):
             if len(text) > REPORT_CHARS_MAX:
                 report[name] = None
                 text = json.dumps(report, ensure_ascii=False)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from settle_mp import control, statedir, transport
 from settle_mp.collector import sidefile
 from settle_mp.collector.admission import House, Refusal, admit
+from settle_mp.collector.advice import advise
 from settle_mp.collector.inventory import HeldJournal
 from settle_mp.collector.ledger import Ledger, LedgerError
 from settle_mp.core import wire
@@ -63,7 +64,8 @@ def read_status(settings: Settings) -> Report:
             break
         snapshot = Snapshot(state_dir)
     live = _ask_collector(settings) if is_up else {}
-    return snapshot.report(live, is_up=is_up)
+    advice = advise(live.get("unfolded"), settings.rules)
+    return snapshot.report(live, advice, is_up=is_up)
 
 
 def _ask_collector(settings: Settings) -> dict[str, Any]:
@@ -198,7 +200,7 @@ class Snapshot:
 
     # --- What it shows ---
 
-    def report(self, live: dict[str, Any], *, is_up: bool) -> Report:
+    def report(self, live: dict[str, Any], advice: list[dict[str, Any]], *, is_up: bool) -> Report:
         """Everything in the form that users see."""
         books = Books(
             rows=self._rows,
@@ -231,6 +233,7 @@ class Snapshot:
                 "retries_count": self._counters.get("retries_count", 0),
             },
             "refused_count": self._counters.get("refused_count", 0),
+            "unfolded": advice,
             "waiting": notes,
             "faults": faults,
         }
