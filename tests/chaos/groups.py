@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.chaos import kills
+from tests.chaos import kills, upstream
 
-__all__ = ["kills"]
+__all__ = ["kills", "upstream"]

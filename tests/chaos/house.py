@@ -262,6 +262,29 @@ class House:
         assert code == (0 if books["balanced"] else 1), code
         return books
 
+    def command(self, *arguments: str) -> str:
+        """Run a command that must end well. Returns what it said, its log aside."""
+        path = self.folder / "command.out"
+        path.unlink(missing_ok=True)
+        child = self._keeper.spawn(
+            "cli", ["--log-level=error", *arguments], name="command", environ=self.environ, output=path
+        )
+        code, said = self._keeper.wait(child).code, path.read_text()
+        if code:
+            self.complaints.append(f"settle-mp {' '.join(arguments)} ended with {code}: {said}")
+        return said
+
+    @contextlib.contextmanager
+    def upstream_away(self) -> Iterator[None]:
+        """Kill the sandbox, and start it again on the same port with what it had applied."""
+        self._read_log()
+        self.upstream.kill()
+        self._logged = 0  # it counts anew
+        try:
+            yield
+        finally:
+            self.upstream.start()
+
     def _notice_deaths(self) -> None:
         self._keeper.reap()
         suspects = [self.collector, *self._workers]
@@ -305,6 +328,7 @@ class House:
             if worker.code != 0:
                 self.complaints.append(f"a worker ended with {worker.code}: {self.said('worker')}")
         status = self._drain(timeout_s)
+        self.count("in doubt", status.get("in_doubt_ever", {}).get("events", 0))
         for slot in range(WORKERS):
             self._tally.start(slot)
         return status
@@ -351,12 +375,7 @@ class House:
 
 @contextlib.contextmanager
 def open_house(
-    *,
-    seed: str,
-    client: str = "settle",
-    settings: Mapping[str, str] | None = None,
-    is_started: bool = True,
-    **upstream: Any,
+    *, seed: str, client: str = "settle", settings: Mapping[str, str] | None = None, **upstream: Any
 ) -> Iterator[House]:
     """Open a house under load, and close it afterwards; its folder stays when it was not left in good order.
 
@@ -364,17 +383,15 @@ def open_house(
         seed: Of its dice.
         client: "settle", or "control" for the one that loses.
         settings: Environment variables for all.
-        is_started: Whether collector and workers run from the beginning.
         upstream: Options of the sandbox; see `settle_mp.sandbox.pipeline.Options`.
     """
     # Not under pytest's folder: a unix socket's path may have 107 bytes.
-    folder = Path(tempfile.mkdtemp(prefix="smp-house-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="chaos-", dir="/tmp"))
     with contextlib.closing(Keeper(folder)) as keeper:
         running = Upstream(KeptSandbox(keeper, folder, Options(**upstream)))
         house = House(folder, keeper, running, seed=seed, client=client, settings=settings or {})
         try:
-            if is_started:
-                house.start()
+            house.start()
             yield house
         finally:
             running.close()

@@ -24,6 +24,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from settle_mp.upstream import TRY_TIMEOUT_S
 from tests.chaos import load, points
 from tests.chaos.ptrace import Call, Tracer, hurry
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _PR_SET_PDEATHSIG: Final = 1
+#: Environment variable with the seconds that a try may take.
+TRY_TIMEOUT: Final = "CHAOS_TRY_TIMEOUT_S"
 
 
 class _TooLateError(Exception):
@@ -127,8 +130,7 @@ def _become(kind: str, arguments: Any, environ: dict[str, str], output: str, gat
     """Be the child, and never come back."""
     code = 70
     try:
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         os.environ.clear()
         os.environ.update(environ)
         said = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -148,7 +150,11 @@ def _become(kind: str, arguments: Any, environ: dict[str, str], output: str, gat
 
 def _command(arguments: list[str]) -> int:
     from settle_mp.cli.main import main
+    from settle_mp.upstream import Upstream
 
+    # A try may take 30 s, and a round may not.
+    defaults: dict[str, Any] = Upstream.__init__.__kwdefaults__ or {}
+    defaults["try_timeout_s"] = float(os.environ.get(TRY_TIMEOUT, TRY_TIMEOUT_S))
     try:
         main(arguments)
     except SystemExit as ending:

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 #: Rounds in one house before it is settled and judged.
 BATCH_ROUNDS: Final = 40
-#: The row of all faults together: a batch counts once in it, whatever was played there.
-ALL: Final = "all"
 #: Rounds between two looks at `status`.
 LOOK_EVERY: Final = 5
+#: What is counted of a house as a whole: how often `status` was looked at, and events ever in doubt.
+SEEN_AT_THE_END: Final = ("looks", "in doubt")
 
 
 @dataclass(slots=True)
@@ -165,10 +165,10 @@ class Matrix:
             verdict = house.verdict()
             wrong = first.judge(Settled(house=house, verdict=verdict, status=status))
             house.complaints += [] if self._client == "control" else wrong
-            looks = house.counts["looks"]
+            seen = Counter({name: house.counts[name] for name in SEEN_AT_THE_END})
         took_s = time.monotonic() - started_s
         with self._lock:
-            self._enter(batch, counts, verdict, wrong, looks, took_s)
+            self._enter(batch, counts, verdict, wrong, seen, took_s)
             self._keep()
         self._tell(
             f"{took_s:5.1f} s  {len(batch.turns):2} rounds  {verdict.tracked:7,} events  "
@@ -182,19 +182,18 @@ class Matrix:
         counts: list[Counter[str]],
         verdict: Verdict,
         wrong: list[str],
-        looks: int,
+        seen: Counter[str],
         took_s: float,
     ) -> None:
-        total = self.rows.setdefault(ALL, Row())
         for (each, number), counted in zip(batch.turns, counts, strict=True):
             row = self.rows.setdefault(each.name, Row())
             row.played.append(number)
             row.counts += counted
             row.took_s += took_s / len(batch.turns)
-            total.counts += counted
         # A verdict is a batch's; a batch of one fault, which long runs have, makes it that fault's.
-        for row in (total, *(self.rows[each.name] for each in batch.faults)):
-            row.counts["looks"] += looks
+        for each in batch.faults:
+            row = self.rows[each.name]
+            row.counts += seen
             row.tracked += verdict.tracked
             row.allowed += verdict.allowed
             row.lost += verdict.lost
@@ -208,7 +207,8 @@ class Matrix:
         if is_looked_at:
             house.look()
         counted = house.counts - before
-        counted.pop("looks", None)
+        for name in SEEN_AT_THE_END:
+            counted.pop(name, None)
         return counted
 
     def _keep(self) -> None:
@@ -223,10 +223,10 @@ class Matrix:
 
     def wrong(self) -> list[str]:
         """Say what makes the run fail: what judges found, and points that were never hit."""
-        found = [f"{name}: {each}" for name, row in self.rows.items() if name != ALL for each in row.wrong]
+        found = [f"{name}: {each}" for name, row in self.rows.items() for each in row.wrong]
         for name, row in self.rows.items():
             if name not in FAULTS:
-                continue  # all of them together, or one of an older run
+                continue  # of an older run
             times = row.counts[FAULTS[name].counted]
             if times < row.rounds:
                 found.append(f"{name}: {FAULTS[name].counted} {times} times in {row.rounds} rounds")
@@ -250,27 +250,19 @@ def chosen(names: Iterable[str] = (), groups: Iterable[str] = ()) -> list[Fault]
     return [each for each in FAULTS.values() if each.name in names or each.group in groups]
 
 
-def summary(rows: dict[str, Row]) -> str:
-    """Say in a sentence what was done and what came of it."""
-    total = rows.get(ALL, Row())
-    return (
-        f"{total.counts['SIGKILL']:,} SIGKILLs under load, {total.tracked:,} events tracked: "
-        f"{total.lost:,} lost, {total.twice:,} twice. Of the calls that a death cut off "
-        f"{total.allowed:,} are billed. `status` was looked at {total.counts['looks']:,} times, and balanced."
-    )
-
-
 def table(rows: dict[str, Row]) -> str:
     """Write the rows as a Markdown table."""
+    head = "| fault | times | SIGKILLs | events tracked | looks at `status` | in doubt | lost | twice |"
     lines = [
-        "| fault | times | SIGKILLs | events tracked | looks at `status` | lost | twice | power loss takes |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+        f"{head} power loss takes |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for name, each in FAULTS.items():
         row = rows.get(name)
         if row is not None:
             lines.append(
                 f"| {each.what} | {row.counts[each.counted]:,} | {row.counts['SIGKILL']:,} | {row.tracked:,} "
-                f"| {row.counts['looks']:,} | {row.lost:,} | {row.twice:,} | {each.power_loss} |"
+                f"| {row.counts['looks']:,} | {row.counts['in doubt']:,} "
+                f"| {row.lost:,} | {row.twice:,} | {each.power_loss} |"
             )
     return "\n".join(lines)
