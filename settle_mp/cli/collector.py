@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import click
 
 from settle_mp.cli import exit_codes
@@ -33,6 +35,8 @@ from settle_mp.transport import AddressError
 )
 def collector(load_settings: SettingsLoader, *, drain_timeout_s: float) -> int:
     """Collect the events of this host's workers and ship them upstream, until SIGTERM or Ctrl-C."""
+    # One that comes while the ledger is opened would end us; it is heard once we listen.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
     try:
         spare_garbage_collection()
         opened = open_collector(load_settings())

@@ -21,6 +21,7 @@ from settle_mp.collector.recovery import Recovery
 from settle_mp.collector.sockets import Sockets
 from settle_mp.collector.startup import admitted
 from settle_mp.core import wire
+from settle_mp.notices import notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +72,7 @@ class Collector:
             self._install_signals()
             self._parts.reception.publish(list(self._parts.state.members))
             self._sockets.open()
-            log.info("collector_started", extra={"state_dir": str(self._opened.dir.root)})
+            log.info("collector_started", extra={"state_dir": str(self._opened.dir.root), "pid": os.getpid()})
             if on_ready is not None:
                 on_ready()
             while not self._is_done():
@@ -142,14 +143,12 @@ class Collector:
         self._recovery.end()
         ledger = parts.state.ledger.id
         for producer in touched:
-            member = parts.state.members[producer]
+            position = parts.state.members[producer].position
             if producer in parts.greeted:
                 parts.greeted.discard(producer)
-                self._sockets.send(producer, parts.welcome(member))
+                self._sockets.send(producer, wire.Welcome(ledger, position))
             else:
-                self._sockets.send(producer, wire.Ack(ledger, member.position))
-        for producer in parts.reception.departed:
-            self._sockets.send(producer, wire.Farewell())
+                self._sockets.send(producer, wire.Ack(ledger, position))
 
     def _send_out(self) -> None:
         parts, now_s = self._parts, time.monotonic()
@@ -221,6 +220,7 @@ class Collector:
         signal.set_wakeup_fd(self._sockets.signal_fd, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, _note)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
 
     def _obey_signals(self) -> None:
         for number in self._sockets.signals():
@@ -260,7 +260,7 @@ class Collector:
             self._parts.use(settings)
             self._sockets.admit(guests)
         except (ValueError, LedgerError) as error:
-            log.error("settings_not_reloaded", extra={"reason": str(error)})  # noqa: TRY400
+            log.error("settings_not_reloaded", extra=notice("settings_not_reloaded", str(error)))  # noqa: TRY400
         else:
             log.info("settings_reloaded")
 

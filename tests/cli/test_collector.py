@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from settle_mp.sandbox.faults import Fault
 from tests.collectors import command, worker
-from tests.hosts import host
+from tests.hosts import CLI, DEADLINE_S, host
 from tests.upstreams import upstream, wait_until
 
 if TYPE_CHECKING:
@@ -110,6 +111,23 @@ def test_a_time_to_drain_must_be_one_that_ends(host: Host, option: str) -> None:
 
 
 # --- Signals ---
+
+
+def test_a_reload_while_it_starts_is_no_end(host: Host) -> None:
+    """SIGHUP is heard once it listens: whoever changed the settings need not know how far it is."""
+    collector = host.run([*CLI, "collector"])
+    status = Path(f"/proc/{collector.pid}/status")
+    wait_until(
+        lambda: (
+            int(status.read_text().partition("SigBlk:")[2].split()[0], 16) & 1
+            or "collector_started" in collector.said
+        ),
+        "it is starting",
+        DEADLINE_S,
+    )
+    collector.send(signal.SIGHUP)
+    collector.wait_said("settings_reloaded")
+    collector.end()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
