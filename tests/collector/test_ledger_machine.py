@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from settle_mp.collector.ledger import LedgerError
 from settle_mp.core.family import DeadLetterSuspects, Regroup, family_step
+from settle_mp.core.window import draft_of_body
 from tests.collector.ledgers import (
     NOW_S,
     FailingConnection,
@@ -30,8 +31,11 @@ from tests.collector.ledgers import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from settle_mp.collector.outbox import Batch
+    from settle_mp.collector.outbox import Batch, DeadLetter
+    from settle_mp.core.window import Draft
 
+#: Whose the events are that were refused at intake and are valid by now.
+REPLAYED = "zed"
 USERS = st.sampled_from(["ann", "bob", "cy", "dee"])
 PRODUCERS = st.integers(1, 3)
 CHOICE = st.integers(0, 1000)
@@ -51,7 +55,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.tracked: Counter[str] = Counter()
         self.confirmed: Counter[str] = Counter()
         self.dead: Counter[str] = Counter()
-        self.refused_count = 0
+        self.discarded: Counter[str] = Counter()
+        #: Events that were refused at intake, in the dead letters and discarded since.
+        self.refused_count = self.dropped_count = 0
         #: Key and body of every batch that was in doubt, by its id, and how often it was.
         self.doubts: dict[int, tuple[str, bytes]] = {}
         self.doubted_events_count = 0
@@ -59,6 +65,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.is_after = False
         self.take(1, ["ann", "bob", "cy", "dee"], 0)
         self.seal(4)
+        # Something to decide about from the beginning: a held batch, and an event that was refused at intake.
+        self.take(2, ["ann", "bob"], 1)
+        self.seal(4)
+        self.attempt(-1)
+        self.answered(self.pick("attempting", 0), "no answer, hold", 0)
 
     def teardown(self) -> None:
         """Leave nothing behind."""
@@ -87,23 +98,23 @@ class LedgerMachine(RuleBasedStateMachine):
         """All that is open is sealed."""
         self.attempted(lambda: self.till.seal(rows_max))
 
-    @precondition(lambda self: self.batches("ready"))
+    @precondition(lambda self: self.batches("ready", "ordered"))
     @rule(choice=CHOICE)
     def attempt(self, choice: int) -> None:
         """A batch is about to be sent, and no answer comes for now."""
-        batch = self.pick("ready", choice)
+        batch = self.pick("ready", choice, "ordered")
         assert batch.id in {due.id for due in self.outbox.due(NOW_S, 10_000)}
         self.attempted(lambda: self.till.attempt(batch.id))
 
-    @precondition(lambda self: self.batches("ready", "attempting"))
+    @precondition(lambda self: self.batches("ready", "ordered", "attempting"))
     @rule(answers=st.lists(st.tuples(CHOICE, ANSWERS, CHOICE), min_size=1, max_size=6))
     def send(self, answers: list[tuple[int, str, int]]) -> None:
         """Batches are sent, and answers come; also for those that nobody had answered yet."""
         for choice, answer, cut in answers:
-            if not self.batches("ready", "attempting"):
+            if not self.batches("ready", "ordered", "attempting"):
                 return
-            batch = self.pick("ready", choice, "attempting")
-            if batch.state == "ready" and not self.attempted(lambda: self.till.attempt(batch.id)):  # noqa: B023
+            batch = self.pick("ready", choice, "ordered", "attempting")
+            if batch.state != "attempting" and not self.attempted(lambda: self.till.attempt(batch.id)):  # noqa: B023
                 return
             self.answered(self.outbox.get(batch.id), answer, cut)
 
@@ -111,7 +122,59 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(choice=CHOICE)
     def confirm(self, choice: int) -> None:
         """A person says that a held batch was applied."""
-        self.answered(self.pick("held", choice), "accepted", 0)
+        batch = self.pick("held", choice)
+        confirm = lambda: self.decisions.confirm(batch.id, NOW_S)  # noqa: E731
+        if self.attempted(lambda: self.decided(batch, confirm)):
+            self.confirmed += rows(batch)
+
+    @precondition(lambda self: self.batches("held"))
+    @rule(choice=CHOICE)
+    def retry(self, choice: int) -> None:
+        """A person orders one more try."""
+        batch = self.pick("held", choice)
+        if self.attempted(lambda: self.decisions.retry(batch.id, NOW_S)):
+            assert self.outbox.get(batch.id).state == "ordered"
+
+    @precondition(lambda self: self.batches("held"))
+    @rule(choice=CHOICE)
+    def renew(self, choice: int) -> None:
+        """A person says that a held batch was not applied: it goes on without a doubt."""
+        batch = self.pick("held", choice)
+        if self.attempted(lambda: self.decisions.renew(batch.id, NOW_S)):
+            self.doubts.pop(batch.id, None)
+
+    @precondition(lambda self: self.batches("held"))
+    @rule(choice=CHOICE)
+    def discard(self, choice: int) -> None:
+        """A person gives a held batch up."""
+        batch = self.pick("held", choice)
+        discard = lambda: self.decisions.discard(batch.id, NOW_S)  # noqa: E731
+        if self.attempted(lambda: self.decided(batch, discard)):
+            self.discarded += rows(batch)
+
+    @precondition(lambda self: self.outbox.dead_letters())
+    @rule(choice=CHOICE, is_dropped=st.booleans())
+    def decide_about_a_letter(self, choice: int, *, is_dropped: bool) -> None:
+        """A dead letter goes out again, or is given up."""
+        letters = self.outbox.dead_letters()
+        letter = letters[choice % len(letters)]
+        if is_dropped:
+            if self.attempted(lambda: self.decisions.drop(letter.id, NOW_S)):
+                self.left(letter, is_dropped=True)
+        elif self.attempted(lambda: self.decisions.replay([(letter, draft_of(letter))], NOW_S)):
+            self.left(letter, is_dropped=False)
+
+    def left(self, letter: DeadLetter, *, is_dropped: bool) -> None:
+        """A dead letter is one no more."""
+        if letter.origin == "batch":
+            users = users_of(letter.payload)
+            self.dead -= users
+            self.discarded += users if is_dropped else Counter()
+        else:
+            self.refused_count -= 1
+            self.dropped_count += is_dropped
+            # From now on it is an event like any other.
+            self.tracked[REPLAYED] += not is_dropped
 
     @rule(number=PRODUCERS)
     def leave(self, number: int) -> None:
@@ -145,8 +208,9 @@ class LedgerMachine(RuleBasedStateMachine):
         ledger = self.till.ledger
         assert faults(ledger) == []
         totals = {bucket: amount.events for bucket, amount in ledger.totals().items()}
-        assert totals["committed"] == self.tracked.total() + self.refused_count
+        assert totals["committed"] == self.tracked.total() + self.refused_count + self.dropped_count
         assert totals["confirmed"] == self.confirmed.total()
+        assert totals["discarded"] == self.discarded.total() + self.dropped_count
         assert totals["dead_lettered"] == self.dead.total() + self.refused_count
         doubted = [batch for batch in self.batches() if batch.id in self.doubts]
         assert totals["in_doubt"] == sum(batch.events_count for batch in doubted)
@@ -154,8 +218,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def each_user_has_each_event_once(self) -> None:
-        """Open, sealed, confirmed and dead make what was tracked, for every user."""
-        found = self.confirmed + self.dead
+        """Open, sealed, confirmed, dead and discarded make what was tracked, for every user."""
+        found = self.confirmed + self.dead + self.discarded
         for window in self.till.windows:
             found.update({key.user_id: entry.count for key, entry in window.entries.items()})
         for batch in self.batches():
@@ -180,6 +244,11 @@ class LedgerMachine(RuleBasedStateMachine):
     def outbox(self) -> Any:
         """The ledger's outbox."""
         return self.till.ledger.outbox
+
+    @property
+    def decisions(self) -> Any:
+        """What a person can do in it."""
+        return self.till.ledger.decisions
 
     def batches(self, *states: str) -> list[Batch]:
         """The batches in some states, or all."""
@@ -282,15 +351,30 @@ class LedgerMachine(RuleBasedStateMachine):
         """What tells whether something happened."""
         producers = [(row.id, row.position, row.gone_s) for row in self.till.ledger.producers().values()]
         batches = [(batch.id, batch.key, batch.state, batch.tries) for batch in self.batches()]
-        return [producers, batches, self.till.ledger.raw_bytes, self.till.ledger.in_doubt_ever()]
+        letters = [letter.id for letter in self.outbox.dead_letters()]
+        return [producers, batches, letters, self.till.ledger.raw_bytes, self.till.ledger.in_doubt_ever()]
 
 
 def rows(batch: Batch) -> Counter[str]:
     """Events by user; each has a quantity of 1."""
+    return users_of(batch.body)
+
+
+def users_of(body: bytes) -> Counter[str]:
+    """The same of a body."""
     found: Counter[str] = Counter()
-    for row in json.loads(batch.body)["events"]:
+    for row in json.loads(body)["events"]:
         found[row["userId"]] += row["quantity"]
     return found
+
+
+def draft_of(letter: DeadLetter) -> Draft:
+    """What goes out again: a row as it was, or an event that is valid by now and has a quantity."""
+    body = letter.payload
+    if letter.origin == "event":
+        row = {"userId": REPLAYED, "eventType": "AI_QUERY", "quantity": 1}
+        body = b'{"events":[' + json.dumps(row).encode() + b"]}"
+    return draft_of_body(letter.hour, body, events_count=letter.events_count, quantity=letter.events_count)
 
 
 LedgerMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
