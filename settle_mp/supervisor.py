@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final
 
 from settle_mp import config, statedir
 from settle_mp.errors import SettingsError
+from settle_mp.notices import notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -130,7 +131,7 @@ class Supervisor:
                 preexec_fn=_die_with_parent(),  # noqa: PLW1509  this process has one thread
             )
         except OSError as error:
-            self._back_off("collector_not_spawned", reason=str(error))
+            self._back_off("collector_not_spawned", str(error))
             return
         log.info("collector_spawned", extra={"pid": self._child.pid})
 
@@ -145,11 +146,10 @@ class Supervisor:
         if code in {CONFIG, USAGE}:
             # The collector has named the setting; a file may be mended at any time, and SIGHUP looks at once.
             self._pause_s = RESTART_S_MAX
-        self._back_off("collector_died", reason=_how(code), lived_s=round(lived_s, 1))
+        self._back_off("collector_died", _how(code), lived_s=round(lived_s, 1))
 
-    def _back_off(self, name: str, **fields: object) -> None:
-        kept = "nothing is lost: journals keep all events"
-        log.warning(name, extra={**fields, "starts_again_in_s": self._pause_s, "bill": kept})
+    def _back_off(self, name: str, reason: str, **fields: object) -> None:
+        log.warning(name, extra=notice(name, reason, starts_again_in_s=self._pause_s, **fields))
         self._start_at_s = time.monotonic() + self._pause_s
         self._pause_s = min(2 * self._pause_s, RESTART_S_MAX)
 
@@ -160,7 +160,9 @@ class Supervisor:
             try:
                 self._child.wait(self._end_s)
             except subprocess.TimeoutExpired:
-                log.warning("collector_killed", extra={"reason": f"no end within {self._end_s} s"})
+                log.warning(
+                    "collector_killed", extra=notice("collector_killed", f"no end within {self._end_s} s")
+                )
                 self._child.kill()
                 self._child.wait()
 

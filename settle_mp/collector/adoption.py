@@ -15,10 +15,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from settle_mp import journals, leftovers, statedir
+from settle_mp import statedir
+from settle_mp.collector import journals, leftovers
 from settle_mp.collector.reading import read_journal
 from settle_mp.core.books import Amount
 from settle_mp.core.fold import parse_number
+from settle_mp.notices import notice
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,7 +134,7 @@ class Adoption:
 
     def _take_over(self, producer: bytes, folder: Path, lock: int) -> None:
         header = _header_of(folder)
-        if self._reception.greet(producer, header):
+        if self._reception.greet(producer, header, is_volatile=False):
             os.close(lock)
             return
         reading = self._read(producer, folder, is_dead=True)
@@ -189,7 +191,7 @@ class Adoption:
     def _look_at_live(self, producer: bytes, folder: Path, now_s: float) -> None:
         member = self._state.members.get(producer)
         if not self._reception.knows(producer):
-            if self._reception.greet(producer, _header_of(folder)):
+            if self._reception.greet(producer, _header_of(folder), is_volatile=False):
                 return
         elif member is not None and now_s - member.heard_s < SILENT_S and not self.is_urgent:
             return
@@ -247,14 +249,7 @@ class Adoption:
             fate = f"not kept: {error.strerror or error}"
         residue = f"journal {producer.hex()}: {text}; the segment is {fate}"
         self._state.ledger.add_residue(f"journal {producer.hex()} {text}", residue, time.time())
-        log.error(
-            "journal_damaged",
-            extra={
-                "reason": residue,
-                "bill": "events in the damaged bytes are not billed, all others are",
-                "mend": "check the disk; the books stay unbalanced while the residue stands",
-            },
-        )
+        log.error("journal_damaged", extra=notice("journal_damaged", residue))
 
     # --- Tidying ---
 
@@ -267,7 +262,7 @@ class Adoption:
         gone = [
             member.id
             for member in self._state.members.values()
-            if member.id not in known and not member.is_unseen and not member.is_gone
+            if member.id not in known and not member.is_volatile and not member.is_gone
         ]
         if gone:
             self._state.ledger.mark_gone(gone, time.time())

@@ -5,6 +5,7 @@ Rule: a batch is what its digest says; one that is not is neither sent nor chang
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -18,6 +19,7 @@ from settle_mp.collector.ledger_error import LedgerDamagedError
 from settle_mp.core.books import Amount
 from settle_mp.core.fold import number_text, parse_number
 from settle_mp.core.window import Draft, decode_lots, encode_lots
+from settle_mp.notices import notice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from settle_mp.collector.database import Database
     from settle_mp.core.event import Quantity
     from settle_mp.core.window import Lot
+
+log = logging.getLogger("settle_mp")
 
 State = Literal["ready", "ordered", "attempting", "suspect", "held"]
 _DIGEST_BYTES = 16
@@ -238,6 +242,7 @@ class Batches:
                 text = f"batch {row.id} fails its checksum: it is held and not sent"
                 self.write(row._replace(state="held", reason=text, changed_s=now_s))
                 add_residue(self._database, f"batch {row.id}", text, now_s)
+                log.error("batch_damaged", extra=notice("batch_damaged", text))
 
 
 def _new_row(batch_id: int, draft: Draft, lots: bytes, origin: Origin) -> BatchRow:

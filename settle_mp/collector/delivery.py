@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from settle_mp.core.answer import Failure, NoReply
+from settle_mp.notices import notice
 
 if TYPE_CHECKING:
     from settle_mp.core.answer import Answer
@@ -176,7 +177,7 @@ class Delivery:
         if is_new:
             # Where, but not the error's own words: they may repeat a header with the key.
             where = "".join(traceback.format_tb(error.__traceback__))
-            _log.error("delivery.defect", extra={"error": name, "where": where})
+            _log.error("delivery_defect", extra=notice("delivery_defect", name, error=name, where=where))
 
     def _complete(self, completed: Completed) -> None:
         with self._lock:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 import zmq
 from zmq.utils import z85
 
+from settle_mp.notices import notice
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -78,10 +80,10 @@ class Gate:
         self._strangers.add(key)
         log.warning(
             "stranger_turned_away",
-            extra={
-                "address": address,
-                "public_key": key,
-                "reason": "its key is in none of the files workers/*.public of the collector's keys folder",
-                "mend": "put its public key there and send SIGHUP, if it is one of yours",
-            },
+            extra=notice(
+                "stranger_turned_away",
+                "its key is in none of the files workers/*.public of the collector's keys folder",
+                address=address,
+                public_key=key,
+            ),
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from settle_mp.notices import notice
+
 log = logging.getLogger("settle_mp")
 
 
@@ -33,13 +35,5 @@ class Health:
         if self.state == "ok":
             log.info("upstream_ok")
         elif self.state != "no_key":
-            log.warning(
-                "upstream_paused" if self.state == "paused" else "upstream_down",
-                extra={
-                    "reason": self.last_error,
-                    "bill": "events are kept and billed when it is back",
-                    "mend": "mend the setting, then wait or send SIGHUP"
-                    if self.state == "paused"
-                    else "none is needed here; it is tried again by itself",
-                },
-            )
+            name = "upstream_paused" if self.state == "paused" else "upstream_down"
+            log.warning(name, extra=notice(name, self.last_error or "no reason is known"))

@@ -17,6 +17,7 @@ from settle_mp.collector import sidefile
 from settle_mp.collector.birth import COMPANIONS
 from settle_mp.collector.ledger import LEDGER_NAME, Ledger
 from settle_mp.collector.ledger_error import LedgerDamagedError, LedgerError, ledger_error
+from settle_mp.notices import notice
 from settle_mp.statedir import StateDir, make_folder
 
 if TYPE_CHECKING:
@@ -91,14 +92,9 @@ def open_or_replace(state_dir: Path, bonds: Iterable[Bond], *, ledger_bytes_max:
         ledger = _open(folder, bonds, ledger_bytes_max=ledger_bytes_max, now_s=now_s)
     except LedgerDamagedError as error:
         name = put_aside(state_dir, str(error), now_s)
-        log.error(  # noqa: TRY400  the traceback says no more than the reason
-            "ledger_put_aside",
-            extra={
-                "reason": str(error),
-                "bill": "events that it had taken and not yet shipped are not billed",
-                "mend": f"look at {name} in the quarantine; the books do not balance until it is settled",
-            },
-        )
+        mend = f"look at quarantine/{name}; the books do not balance while the loss is named"
+        extra = notice("ledger_put_aside", str(error), mend=mend)
+        log.error("ledger_put_aside", extra=extra)  # noqa: TRY400  the traceback says no more than the reason
         ledger = Ledger.open(folder, ledger_bytes_max=ledger_bytes_max, now_s=now_s)
     try:
         _tell(ledger, folder, now_s)

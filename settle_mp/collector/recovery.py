@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from settle_mp.collector.ledger import LedgerDamagedError, LedgerError
+from settle_mp.notices import Teller
 
 if TYPE_CHECKING:
     from settle_mp.collector.parts import Parts
@@ -19,8 +20,6 @@ REST_S: Final = 2.0
 #: How long it rests at most, in seconds: the rest doubles while errors follow each other, since reading a
 #: large ledger again takes long.
 REST_S_MAX: Final = 30.0
-#: How long the same failure is not logged again, in seconds.
-TELL_AGAIN_S: Final = 60.0
 
 
 class Recovery:
@@ -33,7 +32,7 @@ class Recovery:
         self._rest_s = REST_S
         #: Whether memory and ledger may differ.
         self.must_reload = False
-        self._told: dict[str, float] = {}
+        self._teller = Teller(log)
 
     @property
     def is_open(self) -> bool:
@@ -59,7 +58,7 @@ class Recovery:
         """
         mend = "free space, or raise ledger_bytes_max and restart" if error.is_full else "check the disk"
         self._parts.trouble = f"the ledger takes nothing in: {error}; {mend}"
-        self._tell("ledger_failed", str(error), mend)
+        self._teller.tell("ledger_failed", str(error), level=logging.ERROR, mend=mend)
         self._intake_rests_until_s = time.monotonic() + self._rest_s
         self._rest_s = min(2 * self._rest_s, REST_S_MAX)
         if not (is_intake and error.is_full):
@@ -91,14 +90,7 @@ class Recovery:
             raise
         except LedgerError as error:
             self._rests_until_s = time.monotonic() + self._rest_s
-            self._tell("ledger_not_read", str(error), "check the disk; it is tried again by itself")
+            self._teller.tell("ledger_not_read", str(error), level=logging.ERROR)
             return False
         self.must_reload = False
         return True
-
-    def _tell(self, name: str, reason: str, mend: str) -> None:
-        now_s = time.monotonic()
-        if now_s >= self._told.get(name, float("-inf")):
-            self._told[name] = now_s + TELL_AGAIN_S
-            bill = "nothing is lost: journals keep what is not committed"
-            log.error(name, extra={"reason": reason, "bill": bill, "mend": mend})

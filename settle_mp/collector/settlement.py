@@ -25,6 +25,7 @@ from settle_mp.core.step import (
     is_untouched,
     next_step,
 )
+from settle_mp.notices import Teller, notice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,6 +51,7 @@ class Settlement:
         self._health = health
         # What was under way at our death is in doubt, whoever had ordered it.
         self._ordered: set[int] = set()
+        self._teller = Teller(log)
 
     def use(self, settings: Settings) -> None:
         """Go on under other settings."""
@@ -107,9 +109,18 @@ class Settlement:
             jitter=random.random(),  # noqa: S311
         )
         self._note_health(verdict, step)
+        self._tell(batch, verdict, step)
         self._do(batch, step, verdict, now_s, is_ordered=is_ordered and is_untouched(verdict))
         if isinstance(step, Settle | Suspect | Hold):
             self.decide_family(batch, now_s)
+
+    def _tell(self, batch: Batch, verdict: Verdict, step: Step) -> None:
+        """Say what a try means for the bill, where nothing else does: what is held or paused is told."""
+        count = f"batch {batch.id} ({batch.events_count} events)"
+        if isinstance(step, RetryAt) and verdict.outcome is Outcome.IN_DOUBT:
+            self._teller.tell("batch_in_doubt", f"{count}: {verdict.reason}")
+        elif isinstance(step, Divide):
+            self._teller.tell("batch_divided", f"{count}: {verdict.reason}")
 
     def _note_health(self, verdict: Verdict, step: Step) -> None:
         health = self._health
@@ -163,14 +174,9 @@ class Settlement:
             batch.id, reason=hold.reason, now_s=now_s, is_in_doubt=is_in_doubt, troubles=troubles
         )
         self._fail([batch], troubles)
-        log.error(
-            "batch_held",
-            extra={
-                "reason": hold.reason,
-                "bill": f"{batch.events_count} events may or may not have been billed",
-                "mend": f"look at `settle-mp indoubt show {batch.id}`, then retry, confirm or discard it",
-            },
-        )
+        bill = f"{batch.events_count} events may or may not have been billed"
+        mend = f"look at `settle-mp indoubt show {batch.id}`, then retry, renew, confirm or discard it"
+        log.error("batch_held", extra=notice("batch_held", hold.reason, bill=bill, mend=mend))
 
     def decide_family(self, batch: Batch, now_s: float) -> None:
         """Decide about rows that were refused one by one, now that more is known of their batch."""
@@ -198,14 +204,8 @@ class Settlement:
         troubles = self._state.seals.troubled_by(batch.seal, events_count, reason)
         outbox.dead_letter_suspects(batch.root, now_s=now_s, troubles=troubles)
         self._fail(suspects, troubles)
-        log.error(
-            "events_dead_lettered",
-            extra={
-                "reason": reason,
-                "bill": f"{events_count} events are not billed",
-                "mend": "look at `settle-mp deadletter list`",
-            },
-        )
+        bill = f"{events_count} events are not billed"
+        log.error("events_dead_lettered", extra=notice("events_dead_lettered", reason, bill=bill))
 
     def _fail(self, batches: Iterable[Batch], troubles: dict[bytes, Trouble]) -> None:
         self._state.seals.troubles.update(troubles)

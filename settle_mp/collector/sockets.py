@@ -18,6 +18,7 @@ from settle_mp.collector.door import Door
 from settle_mp.collector.doorkeeper import Doorkeeper
 from settle_mp.collector.gate import Gate
 from settle_mp.core.wire import Message, encode_message
+from settle_mp.notices import notice
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -168,13 +169,8 @@ class Sockets:
         if used > self._descriptors_max - DESCRIPTORS_FREE_MIN and any(each.is_open for each in self._doors):
             for door in self._doors:
                 door.shut()
-            log.error(
-                "collector_not_listening",
-                extra={
-                    "reason": f"{used} descriptors are open",
-                    "mend": "raise the hard limit of open files",
-                },
-            )
+            reason = f"{used} descriptors are open"
+            log.error("collector_not_listening", extra=notice("collector_not_listening", reason))
         elif used < self._descriptors_max - 2 * DESCRIPTORS_FREE_MIN:
             for door in self._doors:
                 with contextlib.suppress(transport.AddressError):

@@ -10,10 +10,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from settle_mp import endpoints, journals, keys, statedir, transport
-from settle_mp.collector import lineage
+from settle_mp import endpoints, keys, statedir, transport
+from settle_mp.collector import journals, lineage
 from settle_mp.core.record import NO_LEDGER
 from settle_mp.errors import SettingsError
+from settle_mp.notices import notice
 from settle_mp.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -153,14 +154,7 @@ def make_upstream(settings: Settings) -> Upstream | None:
     """
     key = settings.read_api_key()
     if key is None:
-        log.warning(
-            "no_api_key",
-            extra={
-                "reason": "SETTLESETTLE_API_KEY is not set",
-                "bill": "events are collected and kept, nothing is shipped",
-                "mend": "set the key and send SIGHUP, or restart",
-            },
-        )
+        log.warning("no_api_key", extra=notice("no_api_key", "SETTLESETTLE_API_KEY is not set"))
         return None
     try:
         return Upstream(settings.base_url, key)

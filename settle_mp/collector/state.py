@@ -6,6 +6,7 @@ of the ledger all of it is dropped and read again.
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from settle_mp.collector.frames import StoredSum
 from settle_mp.core.ticket import Reach, SealBook
 from settle_mp.core.window import Window, Windows
+from settle_mp.notices import notice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from settle_mp.collector.ledger import Ledger
     from settle_mp.collector.roster import NewProducer, ProducerRow
     from settle_mp.core.fold import Entry
+
+log = logging.getLogger("settle_mp")
 
 #: Hours with open windows at most: two weeks of an upstream that is down. Later hours share the newest.
 HOURS_MAX = 24 * 14
@@ -31,7 +35,6 @@ class Member:
     """A producer as the loop needs it; positions as committed.
 
     Attributes:
-        is_unseen: Whether its journal, if it has one, is not in our state folder.
         heard_s: When it last spoke to us (monotonic), for telling silent ones.
         header_sequence: Of our last word in its header; None before the first.
     """
@@ -43,7 +46,6 @@ class Member:
     open_events_count: int
     counted_events: int
     is_volatile: bool
-    is_unseen: bool = False
     is_gone: bool = False
     heard_s: float = float("-inf")
     header_sequence: int | None = None
@@ -76,7 +78,9 @@ class State:
             LedgerError: When the ledger can't be read.
         """
         now_s = self.now_s()
-        self.ledger.outbox.recover(now_s, in_flight=list(in_flight))
+        for batch in self.ledger.outbox.recover(now_s, in_flight=list(in_flight)):
+            reason = f"batch {batch.id} ({batch.events_count} events): {batch.reason}"
+            log.warning("batch_in_doubt", extra=notice("batch_in_doubt", reason))
         before, self.members = self.members, {}
         for row in self.ledger.producers().values():
             self.members[row.id] = _member(row, before.get(row.id))
@@ -104,7 +108,6 @@ class State:
             open_events_count=0,
             counted_events=new.events_before,
             is_volatile=new.is_volatile,
-            is_unseen=new.is_unseen,
         )
 
     def replayed(self, number: int) -> None:
@@ -166,7 +169,6 @@ def _member(row: ProducerRow, before: Member | None) -> Member:
         open_events_count=row.open_events_count,
         counted_events=row.events_before + row.events.events,
         is_volatile=row.is_volatile,
-        is_unseen=row.is_unseen,
         is_gone=row.gone_s is not None,
         heard_s=before.heard_s if before else float("-inf"),
         header_sequence=before.header_sequence if before else None,

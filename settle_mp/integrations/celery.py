@@ -21,6 +21,7 @@ import atexit
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from settle_mp.notices import notice
 from settle_mp.supervised import OwnCollector
 from settle_mp.worker.producer import close_all, label_process
 
@@ -106,7 +107,7 @@ def _child_ends(**_: object) -> None:
 def _ensure(**_: object) -> None:
     trouble = _collector.ensure(log_level=_Level.name)
     if trouble:
-        log.error("collector_not_started", extra={"reason": trouble})
+        log.error("collector_not_started", extra=notice("collector_not_started", trouble))
 
 
 def _main_ends(**_: object) -> None:
@@ -114,4 +115,4 @@ def _main_ends(**_: object) -> None:
     close_all(HAND_OVER_S)
     trouble = _collector.end()
     if trouble:
-        log.warning("collector_not_ended", extra={"reason": trouble})
+        log.warning("collector_not_ended", extra=notice("collector_not_ended", trouble))

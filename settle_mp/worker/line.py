@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from settle_mp.calling import Calling, Found
 from settle_mp.errors import ApiError, AuthenticationError, SettleSettleError
+from settle_mp.notices import notice
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,8 +90,8 @@ def key_of(settings: Settings) -> Secret:
 def tell_doubt(call: Call[T], error: SettleSettleError) -> None:
     """Log a write of which nobody knows whether it was made; the caller may not."""
     if error.is_in_doubt:
-        extra = {"call": call.name, "idempotency_key": call.idempotency_key, "reason": error.message}
-        log.warning("wallet_call_in_doubt", extra=extra)
+        asked = {"call": call.name, "idempotency_key": call.idempotency_key}
+        log.warning("wallet_call_in_doubt", extra=notice("wallet_call_in_doubt", error.message, **asked))
 
 
 class Line:

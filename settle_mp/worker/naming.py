@@ -11,6 +11,7 @@ import warnings
 from typing import TYPE_CHECKING, Final
 
 from settle_mp.core.naming import ill_named_text, is_well_named, undeclared_text
+from settle_mp.notices import notice
 from settle_mp.worker.caller import stack_level
 
 if TYPE_CHECKING:
@@ -58,4 +59,6 @@ def _warn(name: str) -> None:
     try:
         warnings.warn(ill_named_text(name), stacklevel=stack_level())
     except UserWarning as warning:
-        log.warning("event_type_ill_named", extra={"event_type": name, "reason": str(warning)})
+        log.warning(
+            "event_type_ill_named", extra=notice("event_type_ill_named", str(warning), event_type=name)
+        )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from settle_mp import endpoints, statedir, transport
 from settle_mp.core.event import unpack_event
 from settle_mp.core.wire import Flushed
+from settle_mp.notices import Teller
 from settle_mp.worker import birth, facts
 from settle_mp.worker.courier import Courier
 from settle_mp.worker.flushes import FlushRequest
@@ -39,8 +40,6 @@ log = logging.getLogger("settle_mp")
 #: keeps the rest.
 EXIT_S: Final = 0.5
 
-#: How long a kind of trouble is not logged again, in seconds.
-TELL_AGAIN_S: Final = 60.0
 #: A flush with less time than this still waits so long for an answer that is ready, in seconds.
 ASK_S_MIN: Final = 0.05
 #: What a flush with nothing new to confirm is told.
@@ -94,7 +93,7 @@ class Producer:
         self._lives: dict[int, Life] = {}
         self._forks_count = 0
         self._is_closed = False
-        self._tell_again_s: dict[str, float] = {}
+        self._teller = Teller(log)
 
     # --- Tracking ---
 
@@ -125,7 +124,7 @@ class Producer:
                 self._forget_parent(life)
             else:
                 break
-        self._tell(name, logging.ERROR, reason)
+        self._teller.tell(name, reason, level=logging.ERROR)
 
     def wake(self) -> None:
         """End the courier's sleep, after noting the time: what is journaled now may be adopted much later."""
@@ -193,11 +192,8 @@ class Producer:
         except (OSError, LookupError, JournalFullError) as error:
             if is_foreign(error):
                 raise
-            self._tell(
-                "journal_not_durable",
-                logging.ERROR,
-                f"{self._state.journals}: {error}; events are kept in memory until the collector has them",
-            )
+            reason = f"{self._state.journals}: {error}"
+            self._teller.tell("journal_not_durable", reason, level=logging.ERROR)
             return Journal.in_memory(self.slot, identity=identity)
 
     def _start_courier(self, life: Life) -> None:
@@ -212,7 +208,7 @@ class Producer:
             self._tell_no_courier(error)
 
     def _tell_no_courier(self, error: Exception) -> None:
-        self._tell("courier_not_started", logging.ERROR, f"{error}; the collector reads the journal itself")
+        self._teller.tell("courier_not_started", str(error), level=logging.ERROR)
 
     # --- Forks ---
 
@@ -304,13 +300,6 @@ class Producer:
         life = self._mine()
         if life is not None and life.courier is not None and life.courier.is_running:
             life.courier.stop(timeout_s)
-
-    def _tell(self, name: str, level: int, reason: str) -> None:
-        """Log a kind of trouble, and again only after a while."""
-        now_s = time.monotonic()
-        if now_s >= self._tell_again_s.get(name, 0.0):
-            self._tell_again_s[name] = now_s + TELL_AGAIN_S
-            log.log(level, name, extra={"reason": reason})
 
 
 _exits: list[int] = []

@@ -185,7 +185,7 @@ def test_a_defect_kills_no_sender(start: Start, caplog: pytest.LogCaptureFixture
             assert type(errors[number]).__name__ in answer.detail
         _submit(delivery, 99)
         assert _take(delivery, 1)[99].answer == ACCEPTED
-    assert [record.message for record in caplog.records] == ["delivery.defect"] * 2
+    assert [record.message for record in caplog.records] == ["delivery_defect"] * 2
     assert [vars(record)["error"] for record in caplog.records] == ["KeyError", "SystemExit"]
     assert "ss_test_key" not in repr([vars(record) for record in caplog.records])
 
