@@ -204,6 +204,18 @@ def load(
     return settings
 
 
+def as_variables(settings: Settings) -> dict[str, str]:
+    """Say in variables what was said in arguments: for a program that is started with the same settings."""
+    given = [name for name, source in settings.sources.items() if source == "argument"]
+    return {_VARIABLES[name]: _as_text(getattr(settings, name)) for name in given}
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, frozenset):
+        return ",".join(sorted(value))
+    return value.reveal() if hasattr(value, "reveal") else str(value)
+
+
 def _from_arguments(arguments: Mapping[str, object], environ: Mapping[str, str]) -> _Layer:
     given = {name: value for name, value in arguments.items() if value is not None}
     return _layer(given, source=lambda _: "argument", base=".", environ=environ)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from settle_mp import Settle
     from tests.hosts.row import Client
 
 #: The environment of an app under test.
@@ -34,12 +35,12 @@ THREAD_S: Final = 0.02
 _thread_pids: set[int] = set()
 
 
-def connect() -> Callable[[str], None]:
-    """Make a client of the kind that is asked for. Returns `track(phase)`."""
+def connect(settle: Settle[str] | None = None) -> Callable[[str], None]:
+    """Make a client of the kind that is asked for; ours may be made already. Returns `track(phase)`."""
     client: Client = os.environ[CLIENT]  # type: ignore[assignment]
     if client == "none":
         return _nothing
-    track = _ours() if client == "ours" else _control()
+    track = _ours(settle) if client == "ours" else _control()
 
     def track_and_note(phase: str) -> None:
         name = os.urandom(8).hex()
@@ -60,13 +61,13 @@ def _nothing(_: str) -> None:
     """Be the same app without us."""
 
 
-def _ours() -> Callable[..., None]:
+def _ours(settle: Settle[str] | None) -> Callable[..., None]:
     from settle_mp import Settle
 
     log = logging.getLogger("settle_mp")
     if not log.handlers:
         log.addHandler(_Complaints(logging.WARNING))
-    return Settle().events.track
+    return (settle or Settle()).events.track
 
 
 def _control() -> Callable[..., None]:
@@ -96,17 +97,20 @@ def write(line: str) -> None:
 
 
 def start_thread(track: Callable[[str], None]) -> None:
-    """Track from a daemon thread of this process from now on, unless it has one."""
+    """Track from a daemon thread from now on, unless this process has one; returns when it has begun."""
     if os.getpid() in _thread_pids:
         return
     _thread_pids.add(os.getpid())
+    has_begun = threading.Event()
 
     def run() -> None:
         while True:
             track("thread")
+            has_begun.set()
             time.sleep(THREAD_S)
 
     threading.Thread(target=run, name="app", daemon=True).start()
+    has_begun.wait()
 
 
 def hold_main_thread(seconds: float) -> None:

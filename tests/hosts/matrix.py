@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tests.hosts import asgi, celery, gunicorn
+from tests.hosts import asgi, celery, django, gunicorn, processes
 
 if TYPE_CHECKING:
     from tests.hosts.row import Row
@@ -13,12 +13,15 @@ ROWS: Final[list[Row]] = [
     *gunicorn.ROWS,
     *celery.ROWS,
     *asgi.ROWS,
+    *django.ROWS,
+    *processes.ROWS,
 ]
 
 #: Packages whose versions stand in the table, by host.
 PACKAGES: Final[dict[str, tuple[str, ...]]] = {
     "gunicorn": ("gunicorn", "gevent", "uvicorn", "uvicorn-worker"),
     "Celery": ("celery", "kombu", "billiard", "redis", "gevent"),
+    "Django": ("django", "gunicorn"),
     "ASGI servers": ("uvicorn", "granian"),
 }
 

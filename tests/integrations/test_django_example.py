@@ -1,0 +1,49 @@
+"""The example's README: every command in it is run as it stands there."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.examples import billed, needs_a_terminal, put, run
+from tests.hosts import DEADLINE_S
+
+if TYPE_CHECKING:
+    from tests.hosts import Host
+
+pytestmark = [pytest.mark.slow, needs_a_terminal]
+
+
+def test_a_newcomer_sees_usage_billed(host: Host) -> None:
+    """Sandbox, collector, server, requests and a command: each says what the README says it does."""
+    install, sandbox, collector, server, usage, totals, books, books_at_the_end = put(
+        host, "django", ports=("8790", "8000")
+    )
+    assert install.startswith("pip install")
+    first = host.run(["bash", "-c", sandbox])
+    first.wait_said("The sandbox answers on")
+    second = host.run(["bash", "-c", collector])
+    second.wait_said("collector_started")
+    # Django's own: its reloader does not wait for its child at a Ctrl-C.
+    third = host.run(["bash", "-c", server], PYTHONWARNINGS="ignore::ResourceWarning")
+    third.wait_said("Starting development server at")
+
+    assert "olleH" in run(host, usage.replace("curl", "curl --retry 20 --retry-connrefused"))
+    assert billed(run(host, totals)) == {"CHARACTER": 12, "GIGABYTE_DAY": Decimal("1.75")}
+    assert "The books balance." in run(host, books)
+
+    # As a terminal's Ctrl-C does.
+    for program in (third, second):
+        os.killpg(program.pid, signal.SIGINT)
+        program.process.wait(DEADLINE_S)
+    said = run(host, books_at_the_end)
+    assert "The books balance." in said
+    assert re.search(r"^confirmed +4 +13\.75$", said, re.MULTILINE)
+    os.killpg(first.pid, signal.SIGINT)
+    first.process.wait(DEADLINE_S)
+    host.wait_empty()
