@@ -167,6 +167,16 @@ _VARIABLES: Final[Mapping[str, str]] = {
 
 _PATHS: Final = ("state_dir", "api_key_file", "keys_dir")
 
+#: Arguments of the vendor's clients that are no settings here, and what there is instead.
+_VENDORS: Final[Mapping[str, str]] = {
+    "timeout": "timeout= of each call",
+    "max_batch_size": "batch_rows_max, a setting of the collector",
+    "flush_interval_ms": "flush_interval_s, a setting of the collector",
+    "event_buffering": "nothing to set: every event is journaled",
+    "max_retries": "timeout= of each call, within which it is tried again",
+    "backoff_factor": "timeout= of each call, within which it is tried again",
+}
+
 #: Checked values of one layer by name, each with its source.
 _Layer = dict[str, tuple[Any, str]]
 
@@ -335,4 +345,5 @@ def _unknown(name: str, source: str, known: Iterable[str]) -> SettingsError:
 
     near = get_close_matches(name, known, n=1)
     hint = f", did you mean {near[0]}?" if near else ""
+    hint = f"; the vendor's SDK has it, and here there is {_VENDORS[name]}" if name in _VENDORS else hint
     return SettingsError(name, source, f"there is no such setting{hint}", ", ".join(sorted(known)))

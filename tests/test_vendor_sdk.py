@@ -171,3 +171,13 @@ def test_ours_has_its_calls_with_the_arguments_in_its_order() -> None:
             named = [each for each in inspect.signature(theirs_call).parameters if each != "kwargs"]
             assert list(inspect.signature(ours_call).parameters)[: len(named)] == named
             assert inspect.iscoroutinefunction(theirs_call) == inspect.iscoroutinefunction(ours_call)
+
+
+def test_its_other_arguments_are_refused_with_what_there_is_instead() -> None:
+    """Each argument of its clients is taken by ours, or named with what takes its place."""
+    for name in inspect.signature(settlesettle.SettleSettle).parameters:
+        if name in {"api_key", "base_url"}:
+            continue
+        given: Any = {name: 1}
+        with pytest.raises(settle_mp.SettingsError, match="the vendor's SDK has it, and here there is"):
+            settle_mp.SettleSettle(**given)

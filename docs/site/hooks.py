@@ -50,14 +50,16 @@ def pages_from_elsewhere() -> dict[str, str]:
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put the pages of a folder where the navigation names the folder."""
+    """Put the pages of a folder where the navigation names it, and what it does not name at its end."""
     found = [
         *pages_from_elsewhere(),
         *(str(path.relative_to(ROOT / "docs")) for path in ROOT.glob("docs/**/*.md")),
     ]
-    config.nav = _expanded(
-        config.nav or [], sorted(found, key=lambda uri: (not uri.endswith("README.md"), uri))
-    )
+    found.sort(key=lambda uri: (not uri.endswith("README.md"), uri))
+    nav = _expanded(config.nav or [], found)
+    named = repr(nav)
+    rest = [uri for uri in found if repr(uri) not in named]
+    config.nav = [*nav, *([{"More": rest}] if rest else [])]
     return config
 
 
