@@ -22,11 +22,19 @@ _M = TypeVar("_M")
 #: How long a question may stay unanswered before it is asked again, in seconds: the collector that heard it
 #: may be gone.
 AGAIN_S: Final = 0.5
+#: How long a collector on another host gets to say that it is there, in seconds.
+ANSWER_S: Final = 2.0
 
 
 def is_collector_up(settings: Settings) -> bool:
-    """Whether a collector holds the state folder."""
-    return statedir.is_locked(statedir.StateDir(settings.state_dir).collector_lock)
+    """Whether a collector holds the state folder, or answers over tcp where that is another host's."""
+    if statedir.is_locked(statedir.StateDir(settings.state_dir).collector_lock):
+        return True
+    if settings.endpoint is None or not settings.endpoint.startswith("tcp://"):
+        return False
+    with contextlib.suppress(transport.AddressError):
+        return ask(settings, lambda _: wire.Ping(), wire.Pong, timeout_s=ANSWER_S) is not None
+    return False
 
 
 def ask(

@@ -96,7 +96,7 @@ class Worker:
 
     def __init__(self, host: Host, *options: str, **environ: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.tracker", *options],
+            host.wrap([sys.executable, "-m", "tests.tracker", *options]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**host.environ, **environ},
@@ -119,6 +119,11 @@ class Worker:
     def track(self, count: int, *arguments: Any) -> int:
         """Have it track; returns how many it has tracked in all."""
         tracked: int = self.ask("track", count, *arguments).wait()
+        return tracked
+
+    def spread(self, count: int, prefix: str) -> int:
+        """Have it track one event for each of so many users."""
+        tracked: int = self.ask("spread", count, prefix).wait()
         return tracked
 
     def flush(self, timeout_s: float = DEADLINE_S) -> Flushed:

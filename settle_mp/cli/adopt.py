@@ -11,9 +11,9 @@ from settle_mp.cli import exit_codes
 from settle_mp.cli.deciding import ask, ledger_of, new_ticket
 from settle_mp.cli.options import with_settings
 from settle_mp.collector.inventory import HeldJournal
-from settle_mp.collector.leftovers import producer_of
 from settle_mp.core import wire
 from settle_mp.core.record import NO_LEDGER
+from settle_mp.leftovers import producer_of
 from settle_mp.statedir import StateDir
 
 if TYPE_CHECKING:

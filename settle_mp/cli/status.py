@@ -44,12 +44,24 @@ def _show(report: Report) -> None:
     _lines(shown)
     for note in report.notes:
         click.echo(f"waiting: {note}")
+    for advice in shown["unfolded"]:
+        _advise(advice)
     if report.is_balanced:
         click.echo("The books balance.")
         return
     click.echo("THE BOOKS DO NOT BALANCE:")
     for fault in report.faults:
         click.echo(f"  - {fault}")
+
+
+def _advise(advice: dict[str, Any]) -> None:
+    names = ", ".join(f"{each['name']} ({each['share']:.0%})" for each in advice["metadata"])
+    click.echo(
+        f"folding:   {advice['event_type']} has metadata with a new value in nearly every event: {names}.\n"
+        "           Each such event is a row of its own. If the difference does not matter for the bill,\n"
+        "           say so in settle-mp.toml (sum adds up, drop forgets) and reload the collector (SIGHUP):"
+    )
+    click.echo("".join(f"             {line}\n" for line in advice["rule"].splitlines()), nl=False)
 
 
 def _lines(shown: dict[str, Any]) -> None:

@@ -15,8 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from settle_mp import statedir
-from settle_mp.collector import journals, leftovers
+from settle_mp import journals, leftovers, statedir
 from settle_mp.collector.reading import read_journal
 from settle_mp.core.books import Amount
 from settle_mp.core.fold import parse_number
@@ -134,7 +133,7 @@ class Adoption:
 
     def _take_over(self, producer: bytes, folder: Path, lock: int) -> None:
         header = _header_of(folder)
-        if self._reception.greet(producer, header, is_volatile=False):
+        if self._reception.greet(producer, header):
             os.close(lock)
             return
         reading = self._read(producer, folder, is_dead=True)
@@ -191,7 +190,7 @@ class Adoption:
     def _look_at_live(self, producer: bytes, folder: Path, now_s: float) -> None:
         member = self._state.members.get(producer)
         if not self._reception.knows(producer):
-            if self._reception.greet(producer, _header_of(folder), is_volatile=False):
+            if self._reception.greet(producer, _header_of(folder)):
                 return
         elif member is not None and now_s - member.heard_s < SILENT_S and not self.is_urgent:
             return
@@ -262,7 +261,7 @@ class Adoption:
         gone = [
             member.id
             for member in self._state.members.values()
-            if member.id not in known and not member.is_volatile and not member.is_gone
+            if member.id not in known and not member.is_unseen and not member.is_gone
         ]
         if gone:
             self._state.ledger.mark_gone(gone, time.time())

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from settle_mp.collector import journals
+from settle_mp import journals
 from settle_mp.collector.admission import Refusal, admit_by_word
 from settle_mp.collector.decoder import Decoder
 from settle_mp.collector.health import Health

@@ -14,8 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from settle_mp import statedir
-from settle_mp.collector import journals
+from settle_mp import journals, statedir
 from settle_mp.core.books import Amount
 from settle_mp.core.event import InvalidEventError, unpack_event
 from settle_mp.core.fold import times, total

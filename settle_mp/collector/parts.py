@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import time
 from typing import TYPE_CHECKING, Final
 
-from settle_mp.collector import journals
+from settle_mp import journals
 from settle_mp.collector.adoption import Adoption
 from settle_mp.collector.decoder import Decoder
 from settle_mp.collector.delivery import Delivery
@@ -20,9 +21,12 @@ from settle_mp.collector.shipping import Shipping
 from settle_mp.collector.startup import bind_key, make_upstream
 from settle_mp.collector.state import State
 from settle_mp.core import wire
+from settle_mp.core.books import Amount
+from settle_mp.core.fold import parse_number
 
 if TYPE_CHECKING:
     from settle_mp.collector.startup import Opened
+    from settle_mp.collector.state import Member
     from settle_mp.config import Settings
 
 #: How long a stop waits for sender threads to end, in seconds.
@@ -30,8 +34,13 @@ SENDERS_S: Final = 0.2
 #: How long producers that are gone are remembered (rule L4), and for how long one without a folder may be
 #: silent before it is taken for gone, in seconds. Its next hello says where it stood.
 FORGET_AFTER_S: Final = 24 * 3600.0
+#: The same for one with a folder on another host, whose next worker may come late, in seconds. What comes
+#: after that waits for an operator's word.
+FORGET_UNSEEN_AFTER_S: Final = 30 * 24 * 3600.0
 #: Characters of the report to `status`; a control message's text is cut at 4,096, and half JSON is none.
 REPORT_CHARS_MAX: Final = 4000
+#: Names in it of metadata that defeat folding, at most.
+UNFOLDED_MAX: Final = 5
 
 
 class Parts:
@@ -98,14 +107,20 @@ class Parts:
             self.reception.refuse(f"a {type(message).__name__} under another's name")
             return []
         self.hear(producer)
+        return self._heed(message)
+
+    def _heed(self, message: wire.Message) -> Answers:
+        """Do what a producer asks under its own name."""
         if isinstance(message, wire.Hello):
             return self._greet(message)
         if isinstance(message, wire.Flush):
             return self.flushing.ask(message, time.monotonic())
+        if isinstance(message, wire.Goodbye):
+            return self._say_goodbye(message)
+        if isinstance(message, wire.Lost):
+            return self._step_over(message)
         if isinstance(message, wire.Position):
             self.host_flushing.hear(message)
-        elif isinstance(message, wire.Goodbye):
-            self._say_goodbye(message)
         return []
 
     def _obey(self, identity: bytes, message: wire.Command) -> Answers:
@@ -134,10 +149,10 @@ class Parts:
         if self.trouble:
             # A welcome would bring the same frames again and again, to be thrown away.
             return [(producer, wire.Refused(self.trouble))]
-        is_visible = (self._dir.journals / producer.hex()).is_dir()
-        reason = self.reception.greet(
-            producer, journals.parse_header(hello.header), is_volatile=not is_visible
-        )
+        is_seen = (self._dir.journals / producer.hex()).is_dir()
+        header = journals.parse_header(hello.header)
+        unseen_to = None if is_seen else hello.position
+        reason = self.reception.greet(producer, header, is_volatile=hello.is_volatile, unseen_to=unseen_to)
         if reason:
             return [(producer, wire.Refused(reason))]
         self._couriers.add(producer)
@@ -145,17 +160,44 @@ class Parts:
         if member is None:
             self.greeted.add(producer)
             return []
-        return [(producer, wire.Welcome(self.state.ledger.id, member.position))]
+        if member.is_unseen:
+            self._record_dropped(producer, header.drops.dropped_count, header.drops.dropped_quantity)
+        return [(producer, self.welcome(member))]
 
-    def _say_goodbye(self, goodbye: wire.Goodbye) -> None:
-        self._couriers.discard(goodbye.producer)
-        member = self.state.members.get(goodbye.producer)
+    def welcome(self, member: Member) -> wire.Welcome:
+        """What a producer is told from where on it is to send."""
+        return wire.Welcome(self.state.ledger.id, member.position, not member.is_unseen)
+
+    def _record_dropped(self, producer: bytes, count: int, quantity: str) -> None:
+        """Note what a producer dropped whose header we don't see."""
+        if count:
+            self.state.ledger.record_dropped({producer: Amount(count, parse_number(quantity))})
+
+    def _say_goodbye(self, goodbye: wire.Goodbye) -> Answers:
+        producer = goodbye.producer
+        self._couriers.discard(producer)
+        member = self.state.members.get(producer)
         if member is None:
-            return
+            return []
         member.heard_s = float("-inf")
         self.adoption.scan_soon()
-        if member.is_volatile:
+        if not member.is_unseen:
+            return []
+        if not goodbye.is_over:
+            self._record_dropped(producer, goodbye.dropped_count, goodbye.dropped_quantity)
+        elif not member.is_volatile and member.position < goodbye.position:
+            return [(producer, wire.GoBack(member.position))]
+        else:
             self.reception.note_departure(goodbye)
+        return []
+
+    def _step_over(self, lost: wire.Lost) -> Answers:
+        member = self.state.members.get(lost.producer)
+        if member is None or not member.is_unseen or lost.start > lost.end:
+            self.reception.refuse("a loss in a journal that is none of an heir's")
+            return []
+        reply = self.reception.take_lost(lost)
+        return [] if reply is None else [(lost.producer, reply)]
 
     def _report(self) -> str:
         health = self.shipping.health
@@ -164,9 +206,10 @@ class Parts:
             "last_error": health.last_error[:500] if health.last_error else None,
             "trouble": self.trouble[:500] or None,
             "refusals": [reason[:300] for reason in self.reception.refusals[:5]],
+            "unfolded": [dataclasses.asdict(each) for each in self.shipping.unfolded()[:UNFOLDED_MAX]],
         }
         text = json.dumps(report, ensure_ascii=False)
-        for name in ("refusals", "last_error"):
+        for name in ("unfolded", "refusals", "last_error"):
             if len(text) > REPORT_CHARS_MAX:
                 report[name] = None
                 text = json.dumps(report, ensure_ascii=False)
@@ -212,9 +255,10 @@ class Parts:
         lost = [
             member.id
             for member in self.state.members.values()
-            if member.is_volatile
+            if member.is_unseen
             and not member.is_gone
-            and now_s - max(member.heard_s, self._since_s) > FORGET_AFTER_S
+            and now_s - max(member.heard_s, self._since_s)
+            > (FORGET_AFTER_S if member.is_volatile else FORGET_UNSEEN_AFTER_S)
         ]
         if lost:
             self.state.ledger.mark_gone(lost, time.time())

@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from settle_mp.collector.journals import is_empty
-from settle_mp.core.record import HEAD_BYTES, encode_record, mark_s, read_records, segment_seed
+from settle_mp.core.record import HEAD_BYTES, encode_record, read_records, segment_seed
 from settle_mp.core.salvage import salvage
-from settle_mp.core.window import hour_of
+from settle_mp.core.stretch import by_hour, time_before
 from settle_mp.core.wire import Frame
+from settle_mp.journals import is_empty
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from settle_mp.collector.decoder import Decoder, Run
-    from settle_mp.collector.journals import SegmentFile
+    from settle_mp.journals import SegmentFile
 
 #: Bytes of one stored run at most, as of a frame.
 RUN_BYTES_MAX: Final = 128 * 1024
@@ -120,9 +118,7 @@ class _Pass:
         """Save what stands behind bytes that are no record."""
         saved = salvage(self._body[clean_end:], self._seed, clean_end, is_last=self._is_last)
         for span in saved.spans:
-            lost = span.end - span.start + span.missing_bytes
-            text = f"{lost} bytes at position {self._file.base + span.start} can't be read"
-            reading.damages.append(Damage(self._file, text))
+            reading.damages.append(Damage(self._file, span.describe(self._file.base)))
         if not saved.spans:
             # A record that was cut off looks torn: both end in zeros, here in those that stand for the rest.
             self._note_cut(reading, clean_end, has_end=False)
@@ -137,20 +133,12 @@ class _Pass:
             text = f"everything behind position {self._file.base + clean_end} was cut off"
             reading.damages.append(Damage(self._file, text))
 
-    def _time_before(self, offset: int) -> float:
-        """The latest time mark before an offset; each segment begins with one."""
-        payloads, _ = read_records(self._body[:offset], self._seed, 0)
-        if not payloads:
-            first, _ = read_records(self._body[: HEAD_BYTES + 16], self._seed, 0)
-            payloads = first[:1]
-        marks = [at_s for at_s in map(mark_s, payloads) if at_s is not None]
-        return marks[-1] if marks else self._now_s
-
     def _keep(self, reading: Reading, payloads: list[bytes], offset: int, *, is_salvaged: bool) -> None:
         """Make runs of payloads: cut at time marks where the hour changes, and at a size."""
         if not payloads:
             return
-        for group, group_s in _by_hour(payloads, self._time_before(offset)):
+        at_s = time_before(self._body, offset, self._seed, self._now_s)
+        for group, group_s in by_hour(payloads, at_s, RUN_BYTES_MAX):
             if is_salvaged:
                 # Stored as if it had been written where it can be read again.
                 body = b"".join(encode_record(payload, self._seed, 0) for payload in group)
@@ -171,20 +159,3 @@ class _Pass:
         run = self._decoder.run(payloads, frame, last=last)
         reading.runs.append(run)
         reading.position = last
-
-
-def _by_hour(payloads: list[bytes], at_s: float) -> Iterator[tuple[list[bytes], float]]:
-    group: list[bytes] = []
-    size = 0
-    for payload in payloads:
-        marked_s = mark_s(payload)
-        is_new_hour = marked_s is not None and hour_of(marked_s) != hour_of(at_s)
-        if group and (is_new_hour or size + len(payload) + HEAD_BYTES > RUN_BYTES_MAX):
-            yield group, at_s
-            group, size = [], 0
-        if marked_s is not None:
-            at_s = marked_s
-        group.append(payload)
-        size += len(payload) + HEAD_BYTES
-    if group:
-        yield group, at_s

@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from settle_mp.collector import journals
+from settle_mp import journals
 from settle_mp.collector.admission import House, Refusal, admit
 from settle_mp.collector.decoder import BadRunError
 from settle_mp.core import wire
@@ -54,6 +54,8 @@ class Reception:
         self._ahead: dict[bytes, int] = {}
         self._new: dict[bytes, NewProducer] = {}
         self._departures: dict[bytes, Amount] = {}
+        #: Who departed with the last commit.
+        self.departed: list[bytes] = []
         self._told: set[str] = set()
         self._uncounted = 0
         self._refusals: dict[bytes, tuple[str, float]] = {}
@@ -84,11 +86,18 @@ class Reception:
         member = self._state.members.get(producer)
         return member.position if member is not None else self._new[producer].position
 
-    def greet(self, producer: bytes, header: journals.Header, *, is_volatile: bool) -> str:
-        """Take up a producer, if it may be. Returns why not, or nothing."""
+    def greet(
+        self,
+        producer: bytes,
+        header: journals.Header,
+        *,
+        is_volatile: bool = False,
+        unseen_to: int | None = None,
+    ) -> str:
+        """Take up a producer, if it may be; see `admit`. Returns why not, or nothing."""
         if self.knows(producer):
             return ""
-        decision = admit(producer, header, self.house(), is_volatile=is_volatile)
+        decision = admit(producer, header, self.house(), is_volatile=is_volatile, unseen_to=unseen_to)
         if isinstance(decision, Refusal):
             self._refusals[producer] = (decision.reason, time.monotonic())
             self.tell("producer_refused", decision.reason)
@@ -133,7 +142,7 @@ class Reception:
         if not self.knows(producer):
             with contextlib.suppress(OSError):
                 header = journals.read_header(self._journals / producer.hex())
-                reason = self.greet(producer, header, is_volatile=False)
+                reason = self.greet(producer, header)
                 if reason:
                     return wire.Refused(reason)
         if not self.knows(producer):
@@ -185,8 +194,28 @@ class Reception:
         if self.gathered_since_s is None:
             self.gathered_since_s = time.monotonic()
 
+    def take_lost(self, lost: wire.Lost) -> wire.Message | None:
+        """Step over what can't be read of a dead producer's journal elsewhere, and name it.
+
+        Raises:
+            LedgerError: Nothing was done.
+        """
+        producer, position = lost.producer, self.position(lost.producer)
+        if lost.start > position:
+            return wire.GoBack(position)
+        residue = f"journal {producer.hex()}: {lost.reason}"
+        # First, since the rest of the journal must not be committed without a word on this.
+        self._state.ledger.add_residue(f"journal {producer.hex()} {lost.start}", residue, time.time())
+        self.tell("journal_damaged", residue)
+        if lost.end <= position:
+            member = self._state.members.get(producer)
+            return None if member is None else wire.Ack(self._state.ledger.id, member.position)
+        nothing = wire.Frame(producer=producer, first=position, base=position, cut_s=time.time(), body=b"")
+        self.take_run(self._state.decoder.run([], nothing, last=lost.end))
+        return None
+
     def note_departure(self, goodbye: wire.Goodbye) -> None:
-        """A producer without a folder ends, once what came of it before is committed."""
+        """A producer of which nothing will come any more ends, once what came before is committed."""
         dropped = Amount(goodbye.dropped_count, parse_number(goodbye.dropped_quantity))
         self._departures[goodbye.producer] = dropped
         self._since()
@@ -217,7 +246,8 @@ class Reception:
                 state.ledger.mark_gone(self._departures, now_s)
         for each in new:
             state.welcome(each)
-        for producer in self._departures.keys() & state.members.keys():
+        self.departed = list(self._departures.keys() & state.members.keys())
+        for producer in self.departed:
             state.members[producer].is_gone = True
         self.drop()
         state.apply(runs)
@@ -259,7 +289,7 @@ class Reception:
         """Write the committed positions into headers, so that they outlive this ledger (rule L3)."""
         for producer in producers:
             member = self._state.members[producer]
-            if member.is_volatile:
+            if member.is_unseen:
                 continue
             try:
                 self._publish(member, self._journals / producer.hex())

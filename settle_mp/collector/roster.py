@@ -39,6 +39,7 @@ class NewProducer:
     host: str = ""
     key_mode: str = ""
     is_volatile: bool = False
+    is_unseen: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,8 @@ class ProducerRow:
         name: What it calls itself.
         host: Where it runs.
         key_mode: The mode of its API key.
-        is_volatile: Whether it has no folder that anybody sees.
+        is_volatile: Whether its journal is in memory.
+        is_unseen: Whether it has no folder in this collector's state folder.
         dropped: What it dropped, by its own cumulative count.
         seen_s: When something of it was last committed (Unix seconds).
         gone_s: When its folder went or it said goodbye; None while it may come back.
@@ -73,6 +75,7 @@ class ProducerRow:
     host: str = ""
     key_mode: str = ""
     is_volatile: bool = False
+    is_unseen: bool = False
     dropped: Amount = field(default_factory=Amount)
     seen_s: float = 0.0
     gone_s: float | None = None
@@ -98,6 +101,7 @@ class _Row(NamedTuple):
     host: str = ""
     key_mode: str = ""
     is_volatile: int = 0
+    is_unseen: int = 0
     dropped_events: int = 0
     dropped_quantity: str = "0"
     seen_s: float = 0.0
@@ -292,6 +296,7 @@ def _first_row(new: NewProducer, now_s: float) -> _Row:
         host=schema.plain_text(new.host),
         key_mode=schema.plain_text(new.key_mode),
         is_volatile=int(new.is_volatile),
+        is_unseen=int(new.is_unseen),
         seen_s=now_s,
     )
 
@@ -309,6 +314,7 @@ def _public(row: _Row) -> ProducerRow:
         host=row.host,
         key_mode=row.key_mode,
         is_volatile=bool(row.is_volatile),
+        is_unseen=bool(row.is_unseen),
         dropped=row.dropped,
         seen_s=row.seen_s,
         gone_s=row.gone_s,

@@ -86,6 +86,7 @@ PRODUCERS: Final = Table(
     "host TEXT",
     "key_mode TEXT",
     "is_volatile INTEGER",
+    "is_unseen INTEGER",
     "dropped_events INTEGER",
     "dropped_quantity TEXT",
     "seen_s",

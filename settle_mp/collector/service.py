@@ -143,12 +143,14 @@ class Collector:
         self._recovery.end()
         ledger = parts.state.ledger.id
         for producer in touched:
-            position = parts.state.members[producer].position
+            member = parts.state.members[producer]
             if producer in parts.greeted:
                 parts.greeted.discard(producer)
-                self._sockets.send(producer, wire.Welcome(ledger, position))
+                self._sockets.send(producer, parts.welcome(member))
             else:
-                self._sockets.send(producer, wire.Ack(ledger, position))
+                self._sockets.send(producer, wire.Ack(ledger, member.position))
+        for producer in parts.reception.departed:
+            self._sockets.send(producer, wire.Farewell())
 
     def _send_out(self) -> None:
         parts, now_s = self._parts, time.monotonic()

@@ -5,19 +5,25 @@ While the upstream is slow or away the windows stay open: it gets fewer and larg
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from settle_mp.collector.delivery import IN_FLIGHT_MAX
 from settle_mp.collector.health import Health
 from settle_mp.collector.settlement import Settlement
+from settle_mp.core.rules import MetadataRule
 from settle_mp.core.ticket import Seal
+from settle_mp.core.unfolded import Observer, proposed_rule, rule_text
 from settle_mp.core.window import draft_batches
 
 if TYPE_CHECKING:
     from settle_mp.collector.delivery import Delivery
     from settle_mp.collector.state import State
     from settle_mp.config import Settings
+    from settle_mp.core.unfolded import Unfolded
     from settle_mp.upstream import Upstream
+
+log = logging.getLogger("settle_mp")
 
 #: Sums in the open windows at which they are sealed before their time. Far more than the users active in a
 #: flush interval on most hosts, since what is sealed early is not added up; few enough that writing them is a
@@ -25,6 +31,9 @@ if TYPE_CHECKING:
 WINDOW_ROWS_MAX: Final = 10_000
 #: After a mend, what waits for a later try goes at once: no pause or backoff is longer (seconds).
 MENDED_AHEAD_S: Final = 3600.0
+
+#: How often the log is told of metadata that defeat folding at most, in seconds.
+TELL_S: Final = 10.0
 
 
 class Shipping:
@@ -37,6 +46,9 @@ class Shipping:
         self._settings = settings
         self._in_flight: set[int] = set()
         self._is_mended = False
+        self._observer = Observer()
+        self._told: set[tuple[str, str]] = set()
+        self._told_s = 0.0
         self.health = Health("ok" if has_key else "no_key")
         self.settlement = Settlement(state, settings, self.health)
 
@@ -124,10 +136,33 @@ class Shipping:
                 window, rows_max=settings.batch_rows_max, is_annotated=settings.annotate
             )
         ]
+        for window in state.windows:
+            self._observer.look(window.entries, now_s)
         reaches = state.reaches()
         sealed = state.ledger.seal(drafts, reaches, now_s)
         state.seals.add(Seal(sealed.number, reaches, set(sealed.batches)))
         state.sealed(sealed.number)
+        self._tell_unfolded(now_s)
+
+    def unfolded(self) -> list[Unfolded]:
+        """Metadata that defeat folding, under the rules in force: in what was sealed, or in what is open."""
+        of_open = Observer()
+        for window in self._state.windows:
+            of_open.look(window.entries, self._state.now_s())
+        found = [*self._observer.found(self._settings.rules), *of_open.found(self._settings.rules)]
+        return list({(each.event_type, each.name): each for each in reversed(found)}.values())[::-1]
+
+    def _tell_unfolded(self, now_s: float) -> None:
+        """Log what defeats folding, each name once; seals may follow each other quickly."""
+        if 0 <= now_s - self._told_s < TELL_S:
+            return
+        self._told_s = now_s
+        for each in self._observer.found(self._settings.rules):
+            if (each.event_type, each.name) not in self._told:
+                self._told.add((each.event_type, each.name))
+                rule = proposed_rule(self._settings.rules.get(each.event_type, MetadataRule()), [each])
+                fields = {"event_type": each.event_type, "rule": rule_text(each.event_type, rule)}
+                log.warning("metadata_defeat_folding", extra={**fields, "reason": each.text})
 
     # --- Sending ---
 

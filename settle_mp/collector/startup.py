@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from settle_mp import endpoints, keys, statedir, transport
-from settle_mp.collector import journals, lineage
+from settle_mp import endpoints, journals, keys, statedir, transport
+from settle_mp.collector import lineage
 from settle_mp.core.record import NO_LEDGER
 from settle_mp.errors import SettingsError
 from settle_mp.notices import notice

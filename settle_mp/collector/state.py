@@ -35,6 +35,7 @@ class Member:
     """A producer as the loop needs it; positions as committed.
 
     Attributes:
+        is_unseen: Whether its journal, if it has one, is not in our state folder.
         heard_s: When it last spoke to us (monotonic), for telling silent ones.
         header_sequence: Of our last word in its header; None before the first.
     """
@@ -46,6 +47,7 @@ class Member:
     open_events_count: int
     counted_events: int
     is_volatile: bool
+    is_unseen: bool = False
     is_gone: bool = False
     heard_s: float = float("-inf")
     header_sequence: int | None = None
@@ -108,6 +110,7 @@ class State:
             open_events_count=0,
             counted_events=new.events_before,
             is_volatile=new.is_volatile,
+            is_unseen=new.is_unseen,
         )
 
     def replayed(self, number: int) -> None:
@@ -169,6 +172,7 @@ def _member(row: ProducerRow, before: Member | None) -> Member:
         open_events_count=row.open_events_count,
         counted_events=row.events_before + row.events.events,
         is_volatile=row.is_volatile,
+        is_unseen=row.is_unseen,
         is_gone=row.gone_s is not None,
         heard_s=before.heard_s if before else float("-inf"),
         header_sequence=before.header_sequence if before else None,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from settle_mp import control, statedir, transport
 from settle_mp.collector import sidefile
 from settle_mp.collector.admission import House, Refusal, admit
+from settle_mp.collector.advice import advise
 from settle_mp.collector.inventory import HeldJournal
 from settle_mp.collector.ledger import Ledger, LedgerError
 from settle_mp.core import wire
@@ -63,7 +64,8 @@ def read_status(settings: Settings) -> Report:
             break
         snapshot = Snapshot(state_dir)
     live = _ask_collector(settings) if is_up else {}
-    return snapshot.report(live, is_up=is_up)
+    advice = advise(live.get("unfolded"), settings.rules)
+    return snapshot.report(live, advice, is_up=is_up)
 
 
 def _ask_collector(settings: Settings) -> dict[str, Any]:
@@ -96,7 +98,7 @@ class Snapshot:
         self._dropped = self._journaled = Amount()
         self._tallies: list[Tally] = []
         self._notes: list[str] = []
-        self._live_count = self._volatile_count = 0
+        self._live_count = self._volatile_count = self._unseen_count = 0
         held = {folder.name: HeldJournal(folder) for folder in _journals(state_dir)}
         try:
             self._known = self._read_ledger(state_dir)
@@ -165,7 +167,8 @@ class Snapshot:
         self._oldest_s += [] if stretch.oldest_s is None else [stretch.oldest_s]
         self._residues += [f"journal {journal.producer.hex()}: {damage}" for damage in stretch.damages]
         self.is_torn = self.is_torn or not stretch.is_whole
-        if row is None and not self._ledger_faults:
+        # Without a ledger here, the collector may be on another host, and the journals are its to judge.
+        if row is None and not self._ledger_faults and self._house.ledger != NO_LEDGER:
             decision = admit(journal.producer, header, self._house, is_volatile=False)
             self._notes += [decision.reason] if isinstance(decision, Refusal) else []
         elif row is not None and header.courier.ledger != NO_LEDGER and not journal.is_gone:
@@ -195,10 +198,11 @@ class Snapshot:
             if row.id not in visible:
                 self._dropped += row.dropped
                 self._volatile_count += row.is_volatile and row.gone_s is None
+                self._unseen_count += row.is_unseen and row.gone_s is None
 
     # --- What it shows ---
 
-    def report(self, live: dict[str, Any], *, is_up: bool) -> Report:
+    def report(self, live: dict[str, Any], advice: list[dict[str, Any]], *, is_up: bool) -> Report:
         """Everything in the form that users see."""
         books = Books(
             rows=self._rows,
@@ -220,7 +224,7 @@ class Snapshot:
                 "quantity": number_text(self._in_doubt_ever.quantity),
             },
             "oldest_pending_age_s": self._oldest_age_s(),
-            "producers_count": self._live_count + self._volatile_count,
+            "producers_count": self._live_count + self._unseen_count,
             "durable": self._volatile_count == 0,
             "schema": SCHEMA,
             "collector": {"state": "up" if is_up else "down"},
@@ -231,6 +235,7 @@ class Snapshot:
                 "retries_count": self._counters.get("retries_count", 0),
             },
             "refused_count": self._counters.get("refused_count", 0),
+            "unfolded": advice,
             "waiting": notes,
             "faults": faults,
         }

@@ -29,6 +29,11 @@ class Span:
     end: int
     missing_bytes: int
 
+    def describe(self, base: int) -> str:
+        """What is lost, in words; `base` is the journal position of the segment's begin."""
+        lost_bytes = self.end - self.start + self.missing_bytes
+        return f"{lost_bytes} bytes at position {base + self.start} can't be read"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Salvage:

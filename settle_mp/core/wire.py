@@ -122,12 +122,26 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Goodbye:
-    """Worker: I end here. Sent once everything is acked, or from a journal without a folder."""
+    """Worker: I end here; this is what I have dropped in all.
+
+    `is_over`: nothing will come of this producer again; who removes its folder waits for `Farewell` first.
+    """
 
     producer: bytes
     position: int
     dropped_count: int
     dropped_quantity: str
+    is_over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Heir of a dead producer: its journal can't be read from `start` to `end`; go on behind that."""
+
+    producer: bytes
+    start: int
+    end: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +180,11 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Collector: you are known; `position` is committed in ledger `ledger`. Send from there."""
+    """Collector: send from `position`, committed in `ledger`. `is_seen`: I can read your journal myself."""
 
     ledger: bytes
     position: int
+    is_seen: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +207,11 @@ class Refused:
     """Collector: nothing of yours is taken, for this reason. Keep it and ask again later."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Farewell:
+    """Collector: it is noted that you are over; nothing of yours is needed any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +265,7 @@ Message = (
     | Flush
     | Position
     | Goodbye
+    | Lost
     | HostFlush
     | Decide
     | Adopt
@@ -253,6 +274,7 @@ Message = (
     | Ack
     | GoBack
     | Refused
+    | Farewell
     | Flushed
     | Decided
     | AskPosition

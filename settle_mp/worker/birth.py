@@ -122,6 +122,32 @@ def abandon(home: Home) -> None:
             statedir.remove_folder(home.folder)
 
 
+def inherit(folder: Path) -> bool:
+    """Take the lock of a journal whose producer is dead; `release` lets go of it.
+
+    Returns:
+        Whether it is ours now; else the producer lives, or another heir is at it.
+
+    Raises:
+        OSError: When it can't be tried.
+    """
+    forget_parent()
+    mine, producer = _locks[0], bytes.fromhex(folder.name)
+    if producer in mine.held:
+        return False
+    mine.held[producer] = None
+    try:
+        lock = statedir.try_lock(folder / statedir.LOCK_NAME)
+    except BaseException:
+        del mine.held[producer]
+        raise
+    if lock is None:
+        del mine.held[producer]
+        return False
+    mine.held[producer] = lock
+    return True
+
+
 def release(producer: bytes) -> None:
     """Let go of a journal's lock, if this process holds it: the collector takes over what is left."""
     _close(_locks[0].held.pop(producer, None))

@@ -26,7 +26,8 @@ from settle_mp.worker import native
 from settle_mp.worker.alarm import Alarm
 from settle_mp.worker.flushes import Flushes
 from settle_mp.worker.handover import HandOver
-from settle_mp.worker.hellos import Hellos
+from settle_mp.worker.heir import Heir
+from settle_mp.worker.hellos import Hellos, goodbye, hello
 from settle_mp.worker.hours import HourMarks
 from settle_mp.worker.link import Link
 from settle_mp.worker.waiter import Waiter
@@ -81,6 +82,9 @@ class Courier:
         self._lull_s = FIRST_SLEEP_S
         self._hellos = Hellos()
         self._told: set[str] = set()
+        #: Over tcp from a folder of our own, the collector sees neither our header nor what the dead leave.
+        self._is_unseen = False
+        self._heir = None if journal.folder is None else Heir(journal.folder.parent, endpoints)
         self._link: Link
 
     # --- Called from other threads ---
@@ -149,6 +153,8 @@ class Courier:
                     self._tell("courier_failed", logging.ERROR, f"{type(error).__name__}: {error}")
                     self._pause(PAUSE_S)
         finally:
+            if self._heir is not None:
+                self._heir.stop()
             self.asleep.clear()
             self._running.release()
             if self._ended is not None:
@@ -181,11 +187,9 @@ class Courier:
             while not self._is_stopping and not self._hellos.is_unheard:
                 self._turn(poller)
             if self._is_stopping:
-                self._link.say(self._goodbye())
+                self._link.say(goodbye(self._journal))
             else:
-                self._tell(
-                    "collector_not_heard", logging.WARNING, f"nobody answers at {self._endpoints.control}"
-                )
+                self._tell("collector_not_heard", logging.WARNING, self._endpoints.control)
         finally:
             # A goodbye on its way gets a moment; nothing durable depends on it.
             context.destroy(linger=int(GOODBYE_S * 1000) if self._is_welcome else 0)
@@ -198,6 +202,8 @@ class Courier:
         now_s = time.monotonic()
         self._take_requests(now_s)
         self._greet(now_s)
+        if self._is_welcome and self._is_unseen and self._heir is not None:
+            self._heir.turn(now_s)
         has_sent = self._send()
         self._journal.prefault()
         for question in self._flushes.questions(now_s):
@@ -227,7 +233,7 @@ class Courier:
         """How long nothing is to be done unless something arrives."""
         now_s = time.monotonic()
         duties = [self._lull_s, self._hours.left_s(time.time())]
-        if not self._is_welcome or self._sent > self._journal.committed:
+        if self._wants_answer(now_s):
             duties.append(self._hellos.next_s - now_s)
         hand_over = self._hand_over
         if hand_over is not None:
@@ -277,26 +283,26 @@ class Courier:
             self._sent = frame.last
         return self._sent != first_sent
 
+    def _wants_answer(self, now_s: float) -> bool:
+        """Whether the collector is to be heard: on us, on what is in flight, on what it can't see."""
+        journal = self._journal
+        if not self._is_welcome or self._sent > journal.committed:
+            return True
+        return self._is_unseen and self._hellos.has_news(now_s, journal.header.dropped.dropped_count)
+
     def _greet(self, now_s: float) -> None:
         """Say hello while the collector has not answered, or has fallen silent over what is in flight."""
-        if self._is_welcome and self._sent <= self._journal.committed:
+        if not self._wants_answer(now_s):
             self._hellos.heard(now_s)
-            return
-        if now_s < self._hellos.next_s:
-            return
-        journal = self._journal
-        self._link.say(wire.Hello(journal.producer, journal.tail, journal.header.image, journal.is_volatile))
-        self._hellos.said(now_s)
+        elif now_s >= self._hellos.next_s:
+            self._hellos.said(now_s, self._journal.header.dropped.dropped_count)
+            self._link.say(hello(self._journal))
 
     def _take_requests(self, now_s: float) -> None:
         while self._requests:
             flush = self._requests.popleft()
             self._flushes.add(flush)
             self._hellos.hurry(now_s)
-
-    def _goodbye(self) -> wire.Goodbye:
-        journal, dropped = self._journal, self._journal.header.dropped
-        return wire.Goodbye(journal.producer, journal.tail, dropped.dropped_count, dropped.dropped_quantity)
 
     # --- Hearing ---
 
@@ -306,6 +312,8 @@ class Courier:
         elif isinstance(message, wire.Welcome):
             self._is_welcome = self._commit(message.ledger, message.position)
             self._sent = self._journal.committed
+            self._is_unseen = not message.is_seen
+            self._hellos.welcomed()
             self.state = "" if self._is_welcome else "the collector knows another journal under this id"
         elif isinstance(message, wire.GoBack):
             self._go_back(message.position)

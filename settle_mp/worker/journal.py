@@ -133,6 +133,11 @@ class Journal:
             raise
         return journal
 
+    @property
+    def folder(self) -> Path | None:
+        """Where it is; None for one in memory."""
+        return self._folder
+
     def rename(self, folder: Path) -> None:
         """The folder has got its real name."""
         self._folder = folder

@@ -33,6 +33,11 @@ class Link:
         self._push = transport.push_socket(context, collector.frames, collector.curve)
         self.socket = transport.dealer_socket(context, collector.control, producer, collector.curve)
 
+    def close(self) -> None:
+        """Close both; what is on its way may be lost."""
+        self._push.close(linger=0)
+        self.socket.close(linger=0)
+
     def send(self, frame: wire.Frame) -> bool:
         """Send a frame. Returns whether it went; it is known to have arrived when it is acked."""
         try:

@@ -375,7 +375,12 @@ class House:
 
 @contextlib.contextmanager
 def open_house(
-    *, seed: str, client: str = "settle", settings: Mapping[str, str] | None = None, **upstream: Any
+    *,
+    seed: str,
+    client: str = "settle",
+    settings: Mapping[str, str] | None = None,
+    is_started: bool = True,
+    **upstream: Any,
 ) -> Iterator[House]:
     """Open a house under load, and close it afterwards; its folder stays when it was not left in good order.
 
@@ -383,15 +388,17 @@ def open_house(
         seed: Of its dice.
         client: "settle", or "control" for the one that loses.
         settings: Environment variables for all.
+        is_started: Whether collector and workers run from the beginning.
         upstream: Options of the sandbox; see `settle_mp.sandbox.pipeline.Options`.
     """
     # Not under pytest's folder: a unix socket's path may have 107 bytes.
-    folder = Path(tempfile.mkdtemp(prefix="chaos-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="smp-house-", dir="/tmp"))
     with contextlib.closing(Keeper(folder)) as keeper:
         running = Upstream(KeptSandbox(keeper, folder, Options(**upstream)))
         house = House(folder, keeper, running, seed=seed, client=client, settings=settings or {})
         try:
-            house.start()
+            if is_started:
+                house.start()
             yield house
         finally:
             running.close()

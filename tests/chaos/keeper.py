@@ -130,7 +130,8 @@ def _become(kind: str, arguments: Any, environ: dict[str, str], output: str, gat
     """Be the child, and never come back."""
     code = 70
     try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         os.environ.clear()
         os.environ.update(environ)
         said = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

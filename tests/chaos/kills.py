@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from tests.chaos import ptrace
 from tests.chaos.fault import FAULTS, Fault, fault
-from tests.chaos.house import ALREADY_RUNNING, WORKERS
+from tests.chaos.house import ALREADY_RUNNING, WORKERS, open_house
 from tests.chaos.points import POINTS
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 LULL_S: Final = 0.12
 #: Tries for one hit of a point; a miss is a kill at another moment, and counted as one.
 TRIES: Final = 5
+#: Collectors that die one after the other before one may live.
+FIRST_STARTS: Final = 4
 #: Seconds that a stopped process stays so: longer than a silent courier is waited for.
 STOPPED_S: Final = 5.0
 
@@ -163,6 +165,31 @@ def two_adoptions(house: House) -> None:
     loser.is_doomed = True
     if loser.code != ALREADY_RUNNING:
         house.complaints.append(f"the second collector ended with {loser.code}: {house.said('collector')}")
+
+
+@fault(
+    "first-start",
+    group="kills",
+    what="SIGKILL of collectors before any step of the first start on a new state folder",
+    share=0.02,
+    obstacle=cannot_trace,
+)
+def first_start(house: House) -> None:
+    """The ledger is being born, and workers have tracked already."""
+    if house.is_control:
+        kill_worker(house)
+        return
+    with open_house(seed=f"{house.random.random()}", is_started=False) as other:
+        for slot in range(WORKERS):
+            other.start_worker(slot)
+        for _ in range(FIRST_STARTS):
+            other.kill_at("before any step of a start")
+        other.settle()
+        verdict = other.verdict()
+        wrong = [f"{verdict.lost} lost, {verdict.twice} twice"] if verdict.lost or verdict.twice else []
+        other.complaints += [*wrong, *verdict.complaints]
+        house.complaints += other.complaints
+        house.counts.update(other.counts)
 
 
 def _kill_a_worker(house: House) -> None:

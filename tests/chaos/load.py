@@ -30,7 +30,7 @@ BURST_MAX: Final = 16
 STORM: Final = 500
 STORM_ODDS: Final = 0.002
 #: Seconds of a pause at most.
-PAUSE_S_MAX: Final = 0.08
+PAUSE_S_MAX: Final = 0.3
 
 
 def run(*, tally: str, slot: int, life: int, seed: int, client: str) -> int:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Rounds in one house before it is settled and judged.
 BATCH_ROUNDS: Final = 40
+#: The row of all faults together: a batch counts once in it, whatever was played there.
+ALL: Final = "all"
 #: Rounds between two looks at `status`.
 LOOK_EVERY: Final = 5
 #: What is counted of a house as a whole: how often `status` was looked at, and events ever in doubt.
@@ -185,14 +187,15 @@ class Matrix:
         seen: Counter[str],
         took_s: float,
     ) -> None:
+        total = self.rows.setdefault(ALL, Row())
         for (each, number), counted in zip(batch.turns, counts, strict=True):
             row = self.rows.setdefault(each.name, Row())
             row.played.append(number)
             row.counts += counted
             row.took_s += took_s / len(batch.turns)
+            total.counts += counted
         # A verdict is a batch's; a batch of one fault, which long runs have, makes it that fault's.
-        for each in batch.faults:
-            row = self.rows[each.name]
+        for row in (total, *(self.rows[each.name] for each in batch.faults)):
             row.counts += seen
             row.tracked += verdict.tracked
             row.allowed += verdict.allowed
@@ -223,10 +226,10 @@ class Matrix:
 
     def wrong(self) -> list[str]:
         """Say what makes the run fail: what judges found, and points that were never hit."""
-        found = [f"{name}: {each}" for name, row in self.rows.items() for each in row.wrong]
+        found = [f"{name}: {each}" for name, row in self.rows.items() if name != ALL for each in row.wrong]
         for name, row in self.rows.items():
             if name not in FAULTS:
-                continue  # of an older run
+                continue  # all of them together, or one of an older run
             times = row.counts[FAULTS[name].counted]
             if times < row.rounds:
                 found.append(f"{name}: {FAULTS[name].counted} {times} times in {row.rounds} rounds")
@@ -248,6 +251,16 @@ def chosen(names: Iterable[str] = (), groups: Iterable[str] = ()) -> list[Fault]
     if not names and not groups:
         return list(FAULTS.values())
     return [each for each in FAULTS.values() if each.name in names or each.group in groups]
+
+
+def summary(rows: dict[str, Row]) -> str:
+    """Say in a sentence what was done and what came of it."""
+    total = rows.get(ALL, Row())
+    return (
+        f"{total.counts['SIGKILL']:,} SIGKILLs under load, {total.tracked:,} events tracked: "
+        f"{total.lost:,} lost, {total.twice:,} twice. Of the calls that a death cut off "
+        f"{total.allowed:,} are billed. `status` was looked at {total.counts['looks']:,} times, and balanced."
+    )
 
 
 def table(rows: dict[str, Row]) -> str:

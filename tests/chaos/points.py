@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: What every event type of the load begins with, so that a frame is known when it is seen on its way.
 MARK: Final = b"CHAOS_"
+#: Calls that change what is found after a death.
+DURABLE: Final = {"fdatasync", "flock", "fsync", "pwrite64", "rename", "renameat", "unlink", "unlinkat"}
 _FRAME_HEADER: Final = struct.Struct(">II")
 _FRAME_HEADER_BYTES: Final = 24
 
@@ -194,6 +196,10 @@ def _is_checkpoint(call: Call, _: Watch) -> bool:
     return call.name == "pwrite64" and not call.is_before and call.file.endswith("/ledger.db")
 
 
+def _is_durable_step(call: Call, _: Watch) -> bool:
+    return call.name in DURABLE and call.is_before
+
+
 def _is_moving_in(call: Call) -> bool:
     return call.name in {"rename", "renameat"} and "/journals/.new-" in call.path and ".seg" not in call.path
 
@@ -275,6 +281,10 @@ POINTS: Final = (
     Point(name="within a checkpoint", role="collector", comes_of=signal.SIGTERM, is_there=_is_checkpoint),
     Point(name="start: before headers are written", role="collector", is_at_start=True,
           is_there=lambda call, _: call.name == "pwrite64" and call.is_before and is_header(call)),
+    Point(name="before any step of a start", role="collector", is_on_disk=False, is_at_start=True,
+          skip_max=60, is_there=_is_durable_step),
+    Point(name="before any step at all", role="collector", is_on_disk=False, skip_max=200,
+          is_there=_is_durable_step),
 )  # fmt: skip
 
 BY_NAME: Final = {point.name: point for point in POINTS}

@@ -129,7 +129,7 @@ def test_settled(house: House) -> None:
 
 def lagging_headers(house: House) -> set[bytes]:
     """Which visible producers' headers are behind the ledger."""
-    from settle_mp.collector import journals
+    from settle_mp import journals
 
     lagging: set[bytes] = set()
     connection = sqlite3.connect(f"file:{house.state_dir / 'ledger/ledger.db'}?mode=ro", uri=True)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import TYPE_CHECKING
 
+import pytest
+
+from settle_mp import Settle
 from tests.collectors import bench, command, make_journal, segment_of
 from tests.hosts import host
-from tests.upstreams import upstream
+from tests.upstreams import upstream, wait_until
+from tests.worker.conftest import end
 
 if TYPE_CHECKING:
     from tests.hosts import Host
@@ -53,6 +58,36 @@ def test_books_that_do_not_balance_fail_and_are_named(host: Host) -> None:
     at = ended.lines.index("THE BOOKS DO NOT BALANCE:")
     assert journal.producer.hex() in ended.lines[at + 1]
     journal.close()
+
+
+@pytest.mark.parametrize("key", [None, ""], ids=["sealed", "open"])
+def test_metadata_that_defeat_folding_are_named_and_the_rule_proposed(host: Host, key: str | None) -> None:
+    """Once it is in the settings, nothing is named any more; without a key too, where nothing is sealed."""
+    collector = host.collector(**({} if key is None else {"SETTLESETTLE_API_KEY": key}))
+    client = Settle(state_dir=host.state_dir)
+    for number in range(120):
+        metadata = {"model": "gpt-4", "request_id": f"r{number}", "tokens": number}
+        client.events.track("ada", "AI_QUERY", metadata=metadata)
+    client.events.flush(timeout=30 if key is None else 0)
+    wait_until(lambda: client.events.pending_count == 0, "the events are committed")
+    (found,) = json.loads(command(host, "status", "--json").said)["unfolded"]
+    assert found == {
+        "event_type": "AI_QUERY",
+        "metadata": [{"name": "request_id", "share": 1.0}, {"name": "tokens", "share": 1.0}],
+        "rule": '[events.AI_QUERY]\nsum = ["tokens"]\ndrop = ["request_id"]',
+    }
+    lines = [line.strip() for line in command(host, "status").lines]
+    at = lines.index("[events.AI_QUERY]")
+    assert lines[at : at + 3] == found["rule"].splitlines()
+    assert any("request_id (100%), tokens (100%)" in line for line in lines)
+    if key is None:
+        assert "metadata_defeat_folding" in collector.said
+        (host.state_dir / "settle-mp.toml").write_text(found["rule"])
+        collector.send(signal.SIGHUP)
+        wait_until(
+            lambda: json.loads(command(host, "status", "--json").said)["unfolded"] == [], "it is mended"
+        )
+    end(client)
 
 
 def test_who_waits_is_named(host: Host) -> None:

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from settle_mp.collector.admission import House, Refusal, admit
-from settle_mp.collector.journals import Header
 from settle_mp.collector.roster import NewProducer
 from settle_mp.core.record import Identity, Slot
+from settle_mp.journals import Header
 
 PRODUCER = bytes(range(16))
 OURS, ASIDE, STRANGE = (bytes([number]) * 16 for number in (1, 2, 3))
@@ -52,6 +52,7 @@ def test_a_new_producer_begins_at_its_start_and_is_known_by_name() -> None:
         host="web-1",
         key_mode="test",
         is_volatile=True,
+        is_unseen=True,
     )
 
 

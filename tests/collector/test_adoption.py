@@ -11,10 +11,10 @@ import pytest
 
 from settle_mp import statedir
 from settle_mp.collector import adoption, reading
-from settle_mp.collector.journals import read_header
 from settle_mp.core.books import Amount
 from settle_mp.core.record import Slot
 from settle_mp.core.wire import Ack, Frame
+from settle_mp.journals import read_header
 from tests.collector.journal_files import JournalFiles, cut_off, event, events, flip
 from tests.collector.ledgers import real_connection
 from tests.collectors import Bench, bench, folder_of, is_gone, make_journal, track

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from settle_mp import statedir
-from settle_mp.collector import adoption, journals
+from settle_mp import journals, statedir
+from settle_mp.collector import adoption
 from settle_mp.core.event import pack_event
 from settle_mp.core.wire import FRAME_BODY_BYTES_MAX, Frame
 from tests.collector.journal_files import flip

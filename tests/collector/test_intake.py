@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from settle_mp.collector import journals
+from settle_mp import journals
 from settle_mp.collector.ledger import LedgerError
 from settle_mp.core import wire
 from settle_mp.core.record import NO_LEDGER

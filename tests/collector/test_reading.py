@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from settle_mp.collector import journals, reading
+from settle_mp import journals
+from settle_mp.collector import reading
 from settle_mp.collector.decoder import Decoder
 from settle_mp.collector.frames import StoredFrame
 from settle_mp.collector.reading import Reading, read_journal

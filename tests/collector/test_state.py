@@ -10,7 +10,6 @@ import pytest
 
 from settle_mp.collector import state as module
 from settle_mp.collector.decoder import Decoder
-from settle_mp.collector.journals import Header
 from settle_mp.collector.ledger import LedgerError
 from settle_mp.collector.reception import Reception
 from settle_mp.collector.state import State
@@ -20,6 +19,7 @@ from settle_mp.core.rules import MetadataRule
 from settle_mp.core.ticket import Seal
 from settle_mp.core.window import HOUR_S, draft_batches
 from settle_mp.core.wire import Frame
+from settle_mp.journals import Header
 from tests.collector.journal_files import NOT_AN_EVENT, TIME_S, mark
 from tests.collector.ledgers import (
     FailingConnection,

@@ -23,6 +23,7 @@ from settle_mp.core.wire import (
     AskPosition,
     Decide,
     Decided,
+    Farewell,
     Flush,
     Flushed,
     Frame,
@@ -30,6 +31,7 @@ from settle_mp.core.wire import (
     Goodbye,
     Hello,
     HostFlush,
+    Lost,
     Message,
     Ping,
     Pong,
@@ -54,13 +56,15 @@ MESSAGES: list[Message] = [
     Hello(PRODUCER, 1000, bytes(HEADER_BYTES), is_volatile=True),
     Flush(PRODUCER, 7, POSITION_MAX, 5.0),
     Position(PRODUCER, 8, 0),
-    Goodbye(PRODUCER, 1000, 3, "2.75"),
+    Goodbye(PRODUCER, 1000, 3, "2.75", is_over=True),
+    Lost(PRODUCER, 1000, 1200, "200 bytes at position 1000 can't be read"),
+    Farewell(),
     HostFlush(9, 0.0),
     Decide(10, "retry", 1, POSITION_MAX),
     Adopt(11, PRODUCER),
     Decided(10, 3, 120, "12.5", 0, "batch 7 is not held"),
     Ping(),
-    Welcome(LEDGER, 1000),
+    Welcome(LEDGER, 1000, is_seen=True),
     Ack(LEDGER, POSITION_MAX),
     GoBack(640),
     Refused("another key's mode: \u201ctest\u201d"),
@@ -188,9 +192,18 @@ ANY_MESSAGE: st.SearchStrategy[Message] = st.one_of(
     st.builds(Hello, IDS, INT63, st.just(bytes(HEADER_BYTES)), st.booleans()),
     st.builds(Flush, IDS, INT63, INT63, TIMEOUTS),
     st.builds(Position, IDS, INT63, INT63),
-    st.builds(Goodbye, IDS, INT63, INT63, st.from_regex(r"[0-9]{1,31}(\.[0-9]{1,27})?", fullmatch=True)),
+    st.builds(
+        Goodbye,
+        IDS,
+        INT63,
+        INT63,
+        st.from_regex(r"[0-9]{1,31}(\.[0-9]{1,27})?", fullmatch=True),
+        st.booleans(),
+    ),
+    st.builds(Lost, IDS, INT63, INT63, REASONS),
+    st.builds(Farewell),
     st.builds(HostFlush, INT63, TIMEOUTS),
-    st.builds(Welcome, IDS, INT63),
+    st.builds(Welcome, IDS, INT63, st.booleans()),
     st.builds(Ack, IDS, INT63),
     st.builds(GoBack, INT63),
     st.builds(Refused, REASONS),
@@ -332,7 +345,7 @@ def test_each_field_has_a_type_and_bounds(message: Message) -> None:
 def test_a_dropped_quantity_is_a_number(quantity: str) -> None:
     """Whoever adds it up gets plain decimal digits or no message."""
     with pytest.raises(WireError, match=r"Goodbye\.dropped_quantity is out of bounds"):
-        decode_message(encode_message(Goodbye(PRODUCER, 1, 1, quantity)))
+        decode_message(encode_message(Goodbye(PRODUCER, 1, 1, quantity, is_over=False)))
 
 
 def test_a_header_has_its_whole_length() -> None:

@@ -20,13 +20,13 @@ import msgpack
 from settle_mp.collector import schema
 from settle_mp.collector.admission import House, Refusal, admit
 from settle_mp.collector.decoder import BadRunError, Decoder
-from settle_mp.collector.journals import parse_header
 from settle_mp.core.event import InvalidEventError, exact, pack_event, unpack_event
 from settle_mp.core.fold import Entry, fold_payload, row_text
 from settle_mp.core.record import NO_LEDGER, count_events, mark_s, read_records, whole_records_bytes
 from settle_mp.core.rules import MetadataRule
 from settle_mp.core.salvage import salvage
 from settle_mp.core.wire import WireError, decode_frame, decode_message, encode_frame, encode_message
+from settle_mp.journals import parse_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

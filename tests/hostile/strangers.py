@@ -16,8 +16,7 @@ from zlib import crc32
 
 import zmq
 
-from settle_mp import statedir
-from settle_mp.collector import journals
+from settle_mp import journals, statedir
 from settle_mp.core import wire
 from settle_mp.core.record import HEADER_BYTES, encode_record, segment_seed
 
@@ -191,7 +190,8 @@ def impostors(state_dir: Path, _dice: random.Random) -> None:
 def _words_of(producer: bytes) -> list[wire.Message]:
     return [
         wire.Hello(producer, 0, bytes(HEADER_BYTES), is_volatile=True),
-        wire.Goodbye(producer, 0, 10**6, "1000000"),
+        wire.Goodbye(producer, 0, 10**6, "1000000", is_over=True),
+        wire.Lost(producer, 0, 2**62, "all of it"),
         wire.Flush(producer, 1, 2**62, 2.0**39),
         wire.Position(producer, 1, 2**62),
     ]

@@ -31,7 +31,7 @@ import pytest
 from tests.upstreams import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tests.upstreams import Upstream
 
@@ -164,6 +164,8 @@ class Host:
         self.state_dir = state_dir
         self.upstream = upstream
         self.folder = folder
+        #: Makes a worker's command one that runs where this host is.
+        self.wrap: Callable[[list[str]], list[str]] = list
         self.environ = {
             **os.environ,
             **upstream.environ,

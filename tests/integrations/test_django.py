@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from settle_mp.collector.journals import read_header
 from settle_mp.integrations import django
+from settle_mp.journals import read_header
 from settle_mp.statedir import StateDir, producer_folders
 from tests.examples import EXAMPLES
 from tests.hosts import DEADLINE_S

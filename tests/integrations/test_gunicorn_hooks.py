@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from gunicorn.config import Config
 
-from settle_mp.collector.journals import read_header
 from settle_mp.integrations import gunicorn as hooks
+from settle_mp.journals import read_header
 from settle_mp.sandbox.faults import Fault
 from settle_mp.statedir import StateDir, producer_folders
 from tests.hosts import DEADLINE_S

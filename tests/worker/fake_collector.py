@@ -56,6 +56,8 @@ class FakeCollector:
         self.flushed: Callable[[wire.Flush], wire.Message | None] = lambda flush: wire.Flushed(
             flush.ticket, 0, 0, 0, ""
         )
+        #: Whether it says that it sees the workers' journals.
+        self.is_seen = True
         self._flushes: list[wire.Flush] = []
         self._state = StateDir(state_dir)
         self._endpoints = parse(self._state, endpoint)
@@ -128,7 +130,7 @@ class FakeCollector:
 
     def welcome(self, hello: wire.Hello, position: int = 0) -> None:
         """Tell a worker from where to send."""
-        self.say(hello.producer, wire.Welcome(self.ledger, position))
+        self.say(hello.producer, wire.Welcome(self.ledger, position, is_seen=self.is_seen))
 
     def ack(self, frame: wire.Frame) -> None:
         """Tell a worker that a frame is committed."""

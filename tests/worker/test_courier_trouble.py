@@ -55,7 +55,7 @@ def test_garbage_from_the_collector_is_ignored(
     """Rule 3 of the courier: whatever comes in, it goes on, and knows no less than before."""
     track(client, "one")
     hello = collector.hear(wire.Hello)
-    whole = wire.encode_message(wire.Welcome(collector.ledger, 0))
+    whole = wire.encode_message(wire.Welcome(collector.ledger, 0, is_seen=True))
     for data in (b"", b"\x00", b"\xc1" * 100, whole[:-1], whole + b"x", os.urandom(5000), b"\x91" * 2000):
         collector.say_bytes(hello.producer, data)
     collector.say_bytes(

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from settle_mp import statedir
-from settle_mp.collector import journals
-from settle_mp.collector.journals import has_record_at, read_header, segments, write_committed
+from settle_mp import journals, statedir
 from settle_mp.core.record import HEADER_BYTES, NO_LEDGER, Slot, decode_slot
+from settle_mp.journals import has_record_at, read_header, segments, write_committed
 from tests.collector.journal_files import JournalFiles, cut_off, event, events, flip, mark
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from settle_mp import statedir
-from settle_mp.collector import leftovers
+from settle_mp import leftovers, statedir
 from settle_mp.worker import birth
 from tests.collector.journal_files import JournalFiles, events, flip
 from tests.collectors import Bench, bench, is_gone

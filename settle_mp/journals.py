@@ -1,4 +1,4 @@
-"""Producers' journals as the collector sees them: files to be read, and one header slot to be written.
+"""Producers' journals as others see them, collector and heirs: files to be read, a header slot to be written.
 
 Reading needs no lock, because positions make it idempotent. It is done with `pread`, never through a map: a
 file that somebody truncates would be SIGBUS.
@@ -67,13 +67,27 @@ def read_header(folder: Path) -> Header:
     return parse_header(_read(folder / statedir.HEADER_NAME, HEADER_BYTES))
 
 
-def write_committed(folder: Path, slot: Slot) -> None:
+def read_image(folder: Path) -> bytes:
+    """A header's bytes, zeros for what is not there.
+
+    Raises:
+        OSError: When there is none that can be read.
+    """
+    return _read(folder / statedir.HEADER_NAME, HEADER_BYTES).ljust(HEADER_BYTES, b"\0")
+
+
+def write_committed(folder: Path, slot: Slot, writer: str = "collector") -> None:
     """Say in a journal's header how far its ledger has committed.
+
+    Args:
+        folder: The journal's.
+        slot: What to say.
+        writer: Whose word it is: an heir's is the dead courier's.
 
     Raises:
         OSError: When the header can't be written; a folder that is gone is a FileNotFoundError.
     """
-    at, data = encode_slot("collector", slot)
+    at, data = encode_slot(writer, slot)
     descriptor = os.open(folder / statedir.HEADER_NAME, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         os.pwrite(descriptor, data, at)
@@ -92,6 +106,14 @@ class SegmentFile:
     def read(self) -> bytes:
         """All its bytes, zeros behind the last record included; fewer than `size` when it was cut off."""
         return _read(self.path, self.size)
+
+    def read_range(self, start: int, end: int) -> bytes:
+        """The bytes between two journal positions, as far as they are in this segment."""
+        descriptor = _open(self.path)
+        try:
+            return os.pread(descriptor, max(0, end - max(start, self.base)), max(0, start - self.base))
+        finally:
+            os.close(descriptor)
 
 
 def segments(folder: Path) -> list[SegmentFile]:
@@ -137,7 +159,7 @@ def has_record_at(files: list[SegmentFile], position: int) -> bool:
     """Whether something stands at a position: a cheap look, without reading the segment."""
     for file in reversed(files):
         if file.base <= position:
-            descriptor = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = _open(file.path)
             try:
                 if os.pread(descriptor, 2, position - file.base).strip(b"\0"):
                     return True
@@ -147,8 +169,12 @@ def has_record_at(files: list[SegmentFile], position: int) -> bool:
     return bool(files)
 
 
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+
 def _read(path: Path, bytes_max: int) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    descriptor = _open(path)
     try:
         return read_descriptor(descriptor, bytes_max)
     finally:
