@@ -73,6 +73,8 @@ def _lines(shown: dict[str, Any]) -> None:
         f"{upstream['retries_count']} retries"
     )
     click.echo(f"workers:   {shown['producers_count']}" + ("" if shown["durable"] else ", some not durable"))
+    for name in shown["workers"]:
+        click.echo(f"           {name}")
     if shown["oldest_pending_age_s"]:
         click.echo(f"oldest pending event: {shown['oldest_pending_age_s']:.1f} s")
     if shown["in_doubt_ever"]["events"]:

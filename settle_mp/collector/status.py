@@ -34,6 +34,8 @@ READS_MAX: Final = 5
 #: How long the running collector gets to say how it does, in seconds.
 ASK_S: Final = 1.0
 SCHEMA: Final = 1
+#: How many workers are named.
+NAMES_MAX: Final = 100
 #: Buckets of the ledger that `status` shows under their own names.
 BUCKETS_OF_JSON: Final = ("confirmed", "pending", "in_doubt", "dead_lettered")
 _EVENTS_ORDER: Final = ("tracked", *BUCKETS_OF_JSON, "dropped")
@@ -99,6 +101,7 @@ class Snapshot:
         self._tallies: list[Tally] = []
         self._notes: list[str] = []
         self._live_count = self._volatile_count = self._unseen_count = 0
+        self._names: list[str] = []
         held = {folder.name: HeldJournal(folder) for folder in _journals(state_dir)}
         try:
             self._known = self._read_ledger(state_dir)
@@ -160,6 +163,8 @@ class Snapshot:
     def _add(self, journal: HeldJournal) -> None:
         row, header = self._known.get(journal.producer), journal.header
         self._live_count += journal.is_live
+        if journal.is_live and header.identity is not None:
+            self._names.append(header.identity.name)
         self._dropped += Amount(header.drops.dropped_count, parse_number(header.drops.dropped_quantity))
         position = self._first_uncommitted(journal) if row is None else row.position
         stretch = journal.behind(position)
@@ -197,8 +202,11 @@ class Snapshot:
         for row in self._known.values():
             if row.id not in visible:
                 self._dropped += row.dropped
-                self._volatile_count += row.is_volatile and row.gone_s is None
-                self._unseen_count += row.is_unseen and row.gone_s is None
+                if row.is_volatile and row.gone_s is None:
+                    self._volatile_count += 1
+                if row.is_unseen and row.gone_s is None:
+                    self._unseen_count += 1
+                    self._names.append(row.name)
 
     # --- What it shows ---
 
@@ -225,6 +233,7 @@ class Snapshot:
             },
             "oldest_pending_age_s": self._oldest_age_s(),
             "producers_count": self._live_count + self._unseen_count,
+            "workers": sorted(self._names)[:NAMES_MAX],
             "durable": self._volatile_count == 0,
             "schema": SCHEMA,
             "collector": {"state": "up" if is_up else "down"},

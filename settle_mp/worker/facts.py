@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from settle_mp.core.record import Identity
-from settle_mp.worker import native
+from settle_mp.worker import native, uwsgi
 
 
 def identity(key_mode: str, label: str) -> Identity:
@@ -24,7 +24,7 @@ def identity(key_mode: str, label: str) -> Identity:
             "python": sys.version.split()[0],
             "pid": str(os.getpid()),
             "gevent": "patched" if native.is_patched() else "",
-            "uwsgi": "loaded" if "uwsgi" in sys.modules else "",
+            "uwsgi": uwsgi.description(),
         },
     )
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from settle_mp.worker.flushes import FlushRequest
 from settle_mp.worker.report import FlushReport
+from settle_mp.worker.waiter import Waiter
 
 if TYPE_CHECKING:
     from settle_mp.core.wire import Flushed
@@ -15,6 +19,10 @@ if TYPE_CHECKING:
 
 #: Stands for "all of them": how many are in a flush's scope is known only when it is reported.
 ALL_COUNT: Final = 2**53
+#: A flush with less time than this still waits so long for an answer that is ready, in seconds.
+ASK_S_MIN: Final = 0.05
+
+_tickets: Final = itertools.count(1)
 
 #: Lives that take the place of every producer's, the last one first: none but in tests of our users'; see
 #: `recording`.
@@ -74,6 +82,32 @@ class Life:
         """Whether only the collector can say how a flush stands."""
         # It may have counted failed events of others as ours, so that none of ours seems to be left.
         return scope.count > 0 or self._is_waiting
+
+    def ask(self, courier: Courier, position: int, timeout_s: float) -> Flushed | None:
+        """Wait for the collector's answer to a flush up to a position; None when it does not come in time.
+
+        Raises:
+            OSError: When there is nothing to wait with.
+        """
+        # One step decides between the answer and the end of the time, whichever thread comes first.
+        decided: dict[str, Flushed | None] = {}
+        with Waiter() as waiter:
+
+            def answered(answer: Flushed) -> None:
+                if decided.setdefault("answer", answer) is answer:
+                    waiter.notify()
+                else:
+                    self.hear_late(answer)
+
+            flush = FlushRequest(
+                ticket=next(_tickets),
+                position=position,
+                deadline_s=time.monotonic() + timeout_s,
+                answered=answered,
+            )
+            courier.request(flush)
+            waiter.wait(max(timeout_s, ASK_S_MIN))
+            return decided.setdefault("answer", None)
 
     def hear_late(self, answer: Flushed) -> None:
         """An answer came when its flush had given up: what it says has failed is for the next one to tell."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import itertools
 import logging
 import os
 import time
@@ -18,16 +17,14 @@ from settle_mp import endpoints, statedir, transport
 from settle_mp.core.event import unpack_event
 from settle_mp.core.wire import Flushed
 from settle_mp.notices import Teller
-from settle_mp.worker import birth, facts
+from settle_mp.worker import birth, facts, uwsgi
 from settle_mp.worker.courier import Courier
-from settle_mp.worker.flushes import FlushRequest
 from settle_mp.worker.foreign import is_foreign
 from settle_mp.worker.journal import CLOSED, Journal
 from settle_mp.worker.life import Life, stand_in
 from settle_mp.worker.report import FlushReport
 from settle_mp.worker.room import JournalFullError, Limits
 from settle_mp.worker.segment import NoRoomError
-from settle_mp.worker.waiter import Waiter
 
 if TYPE_CHECKING:
     from settle_mp.config import Settings
@@ -40,15 +37,12 @@ log = logging.getLogger("settle_mp")
 #: keeps the rest.
 EXIT_S: Final = 0.5
 
-#: A flush with less time than this still waits so long for an answer that is ready, in seconds.
-ASK_S_MIN: Final = 0.05
 #: What a flush with nothing new to confirm is told.
 NOTHING_WAITS: Final = Flushed(0, 0, 0, 0, "")
 
 #: One for each state folder and set of bounds, for the life of the process: a lock held by a producer
 #: that was collected as garbage could not be let go of in a forked child.
 _producers: Final[dict[tuple[object, ...], Producer]] = {}
-_tickets: Final = itertools.count(1)
 #: What a host's integration calls this process, for `status` and the logs.
 _label: list[str] = []
 
@@ -196,8 +190,12 @@ class Producer:
             self._teller.tell("journal_not_durable", reason, level=logging.ERROR)
             return Journal.in_memory(self.slot, identity=identity)
 
-    def _start_courier(self, life: Life) -> None:
+    def _start_courier(self, life: Life, *, is_waited_for: bool = False) -> None:
         if life.courier is None or self._is_closed:
+            return
+        reason = uwsgi.why_no_thread(is_waited_for=is_waited_for)
+        if reason:
+            self._teller.tell("courier_not_started", reason, level=logging.INFO)
             return
         _register_exit()
         try:
@@ -230,6 +228,12 @@ class Producer:
         if life is self._lives.get(self._forks_count):
             _after_fork_in_child()
 
+    def resume(self) -> None:
+        """Start the courier where it could not be before: the process that has begun is the one to stay."""
+        life = self._mine()
+        if life is not None:
+            self._start_courier(life)
+
     # --- Flushing and ending ---
 
     def _mine(self) -> Life | None:
@@ -260,39 +264,17 @@ class Producer:
     def _ask(self, life: Life, position: int, timeout_s: float) -> tuple[Flushed | None, str]:
         """Ask through the courier: the collector's answer, if any, and why something is unconfirmed."""
         self._is_closed = False
-        self._start_courier(life)
+        self._start_courier(life, is_waited_for=True)
         courier = life.courier
         if courier is None or not courier.is_running:
             return None, "there is no way to the collector; see `settle-mp doctor`"
         try:
-            answer = self._wait_for_answer(life, courier, position, timeout_s)
+            answer = life.ask(courier, position, timeout_s)
         except OSError as error:
             return None, f"no way to wait for the answer: {error.strerror or error}"
         if answer is None:
             return None, courier.state or "the collector has not answered in time"
         return answer, answer.reason
-
-    @staticmethod
-    def _wait_for_answer(life: Life, courier: Courier, position: int, timeout_s: float) -> Flushed | None:
-        # One step decides between the answer and the end of the time, whichever thread comes first.
-        decided: dict[str, Flushed | None] = {}
-        with Waiter() as waiter:
-
-            def answered(answer: Flushed) -> None:
-                if decided.setdefault("answer", answer) is answer:
-                    waiter.notify()
-                else:
-                    life.hear_late(answer)
-
-            flush = FlushRequest(
-                ticket=next(_tickets),
-                position=position,
-                deadline_s=time.monotonic() + timeout_s,
-                answered=answered,
-            )
-            courier.request(flush)
-            waiter.wait(max(timeout_s, ASK_S_MIN))
-            return decided.setdefault("answer", None)
 
     def close(self, timeout_s: float) -> None:
         """Hand everything to the collector, if it takes it in time, and end the courier."""
@@ -322,6 +304,13 @@ def close_all(timeout_s: float) -> None:
     for producer in all_producers():
         with contextlib.suppress(Exception):
             producer.close(max(0.0, deadline_s - time.monotonic()))
+
+
+def after_fork() -> None:
+    """In a process that a host has just forked, or not forked, without telling Python."""
+    _after_fork_in_child()
+    for producer in all_producers():
+        producer.resume()
 
 
 def _at_exit() -> None:

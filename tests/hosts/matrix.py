@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from tests.hosts import asgi, celery, django, gunicorn, processes
+from tests.hosts import asgi, celery, django, gunicorn, processes, uwsgi
 
 if TYPE_CHECKING:
     from tests.hosts.row import Row
@@ -15,6 +15,7 @@ ROWS: Final[list[Row]] = [
     *asgi.ROWS,
     *django.ROWS,
     *processes.ROWS,
+    *uwsgi.ROWS,
 ]
 
 #: Packages whose versions stand in the table, by host.
@@ -23,6 +24,7 @@ PACKAGES: Final[dict[str, tuple[str, ...]]] = {
     "Celery": ("celery", "kombu", "billiard", "redis", "gevent"),
     "Django": ("django", "gunicorn"),
     "ASGI servers": ("uvicorn", "granian"),
+    "uWSGI": ("pyuwsgi",),
 }
 
 HOSTS: Final[tuple[str, ...]] = tuple(dict.fromkeys(row.host for row in ROWS))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +29,7 @@ class Results:
 
     def __init__(self, host: str, folder: Path = FOLDER) -> None:
         self._host = host
+        self._lock = threading.Lock()
         self._path = folder / f"{host.replace(' ', '-')}.json"
         kept = json.loads(self._path.read_text()) if self._path.exists() else {}
         self.rows: dict[str, dict[str, Any]] = kept.get("rows", {})
@@ -35,9 +37,10 @@ class Results:
 
     def keep(self, row: Row, outcomes: Mapping[str, Outcome]) -> None:
         """Write down what a row came to."""
-        self.rows[row.name] = {name: outcome.to_json() for name, outcome in outcomes.items()}
-        self.versions = versions(self._host)
-        self._write()
+        with self._lock:
+            self.rows[row.name] = {name: outcome.to_json() for name, outcome in outcomes.items()}
+            self.versions = versions(self._host)
+            self._write()
 
     def forget(self, row: Row) -> None:
         """Have a row played again."""
