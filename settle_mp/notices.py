@@ -82,6 +82,9 @@ NOTICES: Final[Mapping[str, Notice]] = {
         "put its public key into the collector's keys folder, if it is one of yours, and send SIGHUP",
     ),
     # The collector, about workers and their journals.
+    "metadata_defeat_folding": Notice(
+        "none: each event is a row of its own", "take up the rule, if those metadata tell nothing apart"
+    ),
     "producer_refused": Notice(
         "its events wait in its journal, and are not billed meanwhile", "do what the reason says"
     ),
@@ -132,6 +135,11 @@ NOTICES: Final[Mapping[str, Notice]] = {
         "events stay in the journal; what it asks for was acknowledged before",
         "look at the collector's log: its ledger may be another or an older one",
     ),
+    "journal_not_carried": Notice(
+        "what a dead worker of this host left stays there, and is not billed meanwhile",
+        "do what the reason says; the next worker here tries again",
+    ),
+    "heir_failed": Notice("none: the journals of the dead have everything", _BY_ITSELF),
     "wallet_call_in_doubt": Notice(
         "the credits may or may not have moved",
         "ask again with the same idempotency_key, or look at the history",

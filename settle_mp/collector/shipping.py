@@ -15,6 +15,7 @@ from settle_mp.core.rules import MetadataRule
 from settle_mp.core.ticket import Seal
 from settle_mp.core.unfolded import Observer, proposed_rule, rule_text
 from settle_mp.core.window import draft_batches
+from settle_mp.notices import notice
 
 if TYPE_CHECKING:
     from settle_mp.collector.delivery import Delivery
@@ -162,7 +163,9 @@ class Shipping:
                 self._told.add((each.event_type, each.name))
                 rule = proposed_rule(self._settings.rules.get(each.event_type, MetadataRule()), [each])
                 fields = {"event_type": each.event_type, "rule": rule_text(each.event_type, rule)}
-                log.warning("metadata_defeat_folding", extra={**fields, "reason": each.text})
+                log.warning(
+                    "metadata_defeat_folding", extra=notice("metadata_defeat_folding", each.text, **fields)
+                )
 
     # --- Sending ---
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import zmq
 
 from settle_mp import leftovers, statedir, transport
+from settle_mp.notices import notice
 from settle_mp.worker import birth, native
 from settle_mp.worker.carrier import Carrier
 from settle_mp.worker.link import Link
@@ -117,4 +118,4 @@ class Heir:
         """Log once a kind of trouble. A greenlet's lock is no place for this thread, so not under gevent."""
         if reason not in self._told and len(self._told) < TROUBLES_MAX and not native.is_patched():
             self._told.add(reason)
-            log.error(name, extra={"reason": reason})
+            log.error(name, extra=notice(name, reason))
