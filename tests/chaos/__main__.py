@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 import tests.chaos.groups  # noqa: F401  registers the faults
-from tests.chaos.matrix import ALL, Matrix, chosen, summary, table
+from tests.chaos.matrix import ALL, Matrix, chosen, hits, summary, table
 
 #: The group of faults that the control goes through.
 CONTROLLED: Final = "kills"
@@ -37,7 +37,7 @@ def main(
     for each in faults:
         if each.obstacle():
             click.echo(f"not played: {each.name}: {each.obstacle()}")
-    click.echo(f"{table(matrix.rows)}\n\n{summary(matrix.rows)}")
+    click.echo(f"\n{hits(matrix.rows)}\n\n{table(matrix.rows)}\n\n{summary(matrix.rows)}")
     wrong = matrix.wrong() if client == "settle" else []
     if client == "settle" and any(each.group == CONTROLLED for each in faults):
         wrong += _play_control(seed, max(1, rounds // 500))

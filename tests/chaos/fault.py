@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     Play = Callable[[House], None]
 
 
+#: What a loss of power takes of most: the journals are in the page cache until the ledger is on the disk.
+UNCOMMITTED: Final = "what is not committed"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settled:
     """A house after its rounds, everything sent that could be: what a fault's judge decides by."""
@@ -42,6 +46,8 @@ class Fault:
         group: Faults of a group share houses where they can: kills, upstream, disk, bounds, hostile.
         what: What is done, for the table.
         play: Plays one round at a house that is under load, and leaves it under load.
+        family: Faults of one family share a row of the table, which names them all.
+        member: Its name there.
         counted: What must happen in each round, as `House.count` names it, for the table.
         share: Rounds for each round that was asked for, rounded up: 0.1 is 100 of 1,000.
         judge: Says what is wrong afterwards; nothing when all is well.
@@ -55,12 +61,14 @@ class Fault:
     group: str
     what: str
     play: Play
+    family: str = ""
+    member: str = ""
     counted: str = "SIGKILL"
     share: float = 1.0
     judge: Callable[[Settled], list[str]] = nothing_lost_nothing_twice
     settings: Mapping[str, str] = field(default_factory=dict)
     upstream: Mapping[str, Any] = field(default_factory=dict)
-    power_loss: str = "what is not committed"
+    power_loss: str = UNCOMMITTED
     obstacle: Callable[[], str] = str
 
     @property

@@ -6,7 +6,7 @@ import signal
 from typing import TYPE_CHECKING, Final
 
 from tests.chaos import ptrace
-from tests.chaos.fault import FAULTS, Fault, fault
+from tests.chaos.fault import FAULTS, UNCOMMITTED, Fault, fault
 from tests.chaos.house import ALREADY_RUNNING, WORKERS, open_house
 from tests.chaos.points import POINTS
 
@@ -218,8 +218,10 @@ def _at_point(point: Point) -> Fault:
         group="kills",
         what=f"SIGKILL at the point: {name}",
         play=play,
+        family=f"SIGKILL {point.stage}",
+        member=name.removeprefix("adoption: "),
         counted=name,
-        power_loss="nothing that came this far" if point.is_on_disk else "what is not committed",
+        power_loss="nothing that came this far" if point.is_on_disk else UNCOMMITTED,
         share=0.1,
         obstacle=cannot_trace,
     )

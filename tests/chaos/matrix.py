@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from tests.chaos.fault import FAULTS, Fault, Settled
+from tests.chaos.fault import FAULTS, UNCOMMITTED, Fault, Settled
 from tests.chaos.house import open_house
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from tests.chaos.house import House
@@ -253,7 +253,7 @@ def chosen(names: Iterable[str] = (), groups: Iterable[str] = ()) -> list[Fault]
     return [each for each in FAULTS.values() if each.name in names or each.group in groups]
 
 
-def summary(rows: dict[str, Row]) -> str:
+def summary(rows: Mapping[str, Row]) -> str:
     """Say in a sentence what was done and what came of it."""
     total = rows.get(ALL, Row())
     return (
@@ -263,19 +263,40 @@ def summary(rows: dict[str, Row]) -> str:
     )
 
 
-def table(rows: dict[str, Row]) -> str:
-    """Write the rows as a Markdown table."""
+def table(rows: Mapping[str, Row]) -> str:
+    """Write the rows as a Markdown table: a line a fault, or a family of them."""
     head = "| fault | times | SIGKILLs | events tracked | looks at `status` | in doubt | lost | twice |"
     lines = [
         f"{head} power loss takes |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
+    families: dict[str, list[Fault]] = {}
     for name, each in FAULTS.items():
-        row = rows.get(name)
-        if row is not None:
-            lines.append(
-                f"| {each.what} | {row.counts[each.counted]:,} | {row.counts['SIGKILL']:,} | {row.tracked:,} "
-                f"| {row.counts['looks']:,} | {row.counts['in doubt']:,} "
-                f"| {row.lost:,} | {row.twice:,} | {each.power_loss} |"
-            )
-    return "\n".join(lines)
+        if name in rows:
+            families.setdefault(each.family or name, []).append(each)
+    return "\n".join(lines + [_line(members, rows) for members in families.values()])
+
+
+def _line(members: Sequence[Fault], rows: Mapping[str, Row]) -> str:
+    first, played = members[0], [rows[each.name] for each in members]
+    what = f"{first.family}: {'; '.join(each.member for each in members)}" if first.family else first.what
+    counts = [row.counts[each.counted] for each, row in zip(members, played, strict=True)]
+    times = f"{min(counts):,}" + " each" * (len(counts) > 1)
+    sums = [f"{sum(values):,}" for values in zip(*map(_figures, played), strict=True)]
+    # Of a family the one that would lose most.
+    power_loss = max({each.power_loss for each in members}, key=lambda text: text == UNCOMMITTED)
+    return f"| {' | '.join([what, times, *sums, power_loss])} |"
+
+
+def _figures(row: Row) -> tuple[int, ...]:
+    seen = (row.counts[name] for name in SEEN_AT_THE_END)
+    return (row.counts["SIGKILL"], row.tracked, *seen, row.lost, row.twice)
+
+
+def hits(rows: Mapping[str, Row]) -> str:
+    """Write how often each fault did what it is for."""
+    return "\n".join(
+        f"{row.counts[FAULTS[name].counted]:6,} in {row.rounds:5,} rounds  {name}"
+        for name, row in rows.items()
+        if name in FAULTS
+    )

@@ -103,6 +103,7 @@ class Point:
 
     Attributes:
         name: How the table names it.
+        stage: Which part of an event's way it belongs to.
         role: Whose it is: collector or worker.
         is_there: Whether a call is it.
         threads: Which of its threads come there.
@@ -114,6 +115,7 @@ class Point:
     """
 
     name: str
+    stage: str
     role: str
     is_there: Callable[[Call, Watch], bool]
     threads: Threads = "first"
@@ -216,74 +218,93 @@ def _is_sending(call: Call, _: Watch) -> bool:
     return call.name == "sendto" and MARK in call.data
 
 
+BIRTH: Final = "while a journal is born"
+SEGMENTS: Final = "while its segments come and go"
+INTAKE: Final = "while events go into the ledger"
+SEAL: Final = "while a window is sealed"
+DELIVERY: Final = "while a batch is sent"
+ADOPTION: Final = "while a dead worker's journal is taken over"
+ELSEWHERE: Final = "at other moments"
+
 #: In the order in which an event meets them.
 POINTS: Final = (
-    Point(name="journal made, without a name", role="worker", is_on_disk=False, threads="all",
+    Point(name="journal made, without a name", stage=BIRTH, role="worker", is_on_disk=False, threads="all",
           is_at_start=True,
           is_there=lambda call, _: call.is_before and _is_moving_in(call)),
-    Point(name="journal named, empty", role="worker", is_on_disk=False, threads="all", is_at_start=True,
+    Point(name="journal named, empty", stage=BIRTH, role="worker", is_on_disk=False, threads="all",
+          is_at_start=True,
           is_there=lambda call, _: call.is_made and _is_moving_in(call)),
-    Point(name="segment made, without a name", role="worker", is_on_disk=False, threads="python",
+    Point(name="segment made, without a name", stage=SEGMENTS, role="worker", is_on_disk=False,
+          threads="python",
           is_in_storm=True,
           is_there=lambda call, _: call.is_before and _is_segment_named(call)),
-    Point(name="segment named, unused", role="worker", is_on_disk=False, threads="python", is_in_storm=True,
+    Point(name="segment named, unused", stage=SEGMENTS, role="worker", is_on_disk=False, threads="python",
+          is_in_storm=True,
           is_there=lambda call, _: call.is_made and _is_segment_named(call)),
-    Point(name="before a frame is sent", role="worker", is_on_disk=False, threads="zmq", skip_max=3,
+    Point(name="before a frame is sent", stage=INTAKE, role="worker", is_on_disk=False, threads="zmq",
+          skip_max=3,
           is_there=lambda call, watch: call.is_before and _is_sending(call, watch)),
-    Point(name="frame sent", role="worker", is_on_disk=False, threads="zmq", skip_max=3,
+    Point(name="frame sent", stage=INTAKE, role="worker", is_on_disk=False, threads="zmq", skip_max=3,
           is_there=lambda call, watch: call.is_made and _is_sending(call, watch)),
-    Point(name="frame received", role="collector", is_on_disk=False, threads="zmq", skip_max=3,
+    Point(name="frame received", stage=INTAKE, role="collector", is_on_disk=False, threads="zmq", skip_max=3,
           is_there=_is_frame_received),
-    Point(name="before the commit", role="collector", is_on_disk=False, skip_max=3,
+    Point(name="before the commit", stage=INTAKE, role="collector", is_on_disk=False, skip_max=3,
           is_there=_is_commit("intake")),
-    Point(name="committed, not synced", role="collector", is_on_disk=False, skip_max=3,
+    Point(name="committed, not synced", stage=INTAKE, role="collector", is_on_disk=False, skip_max=3,
           is_there=_is_unsynced("intake")),
-    Point(name="after the commit", role="collector", skip_max=3, is_there=_is_committed("intake")),
-    Point(name="before the header's position", role="collector", skip_max=3,
+    Point(name="after the commit", stage=INTAKE, role="collector", skip_max=3,
+          is_there=_is_committed("intake")),
+    Point(name="before the header's position", stage=INTAKE, role="collector", skip_max=3,
           is_there=lambda call, _: call.name == "pwrite64" and call.is_before and is_header(call)),
-    Point(name="after the header's position", role="collector", skip_max=3,
+    Point(name="after the header's position", stage=INTAKE, role="collector", skip_max=3,
           is_there=lambda call, _: call.name == "pwrite64" and call.is_made and is_header(call)),
-    Point(name="before the ack", role="collector", threads="zmq", skip_max=3,
+    Point(name="before the ack", stage=INTAKE, role="collector", threads="zmq", skip_max=3,
           is_there=lambda call, watch: call.is_before and _is_ack(call, watch)),
-    Point(name="ack sent", role="collector", threads="zmq", skip_max=3,
+    Point(name="ack sent", stage=INTAKE, role="collector", threads="zmq", skip_max=3,
           is_there=lambda call, watch: call.is_made and _is_ack(call, watch)),
-    Point(name="ack received", role="worker", threads="zmq", skip_max=3, is_there=_is_ack_received),
-    Point(name="before an acked segment goes", role="worker", threads="python", is_in_storm=True,
+    Point(name="ack received", stage=INTAKE, role="worker", threads="zmq", skip_max=3,
+          is_there=_is_ack_received),
+    Point(name="before an acked segment goes", stage=SEGMENTS, role="worker", threads="python",
+          is_in_storm=True,
           is_there=lambda call, _: call.is_before and _is_freeing(call)),
-    Point(name="acked segment gone", role="worker", threads="python", is_in_storm=True,
+    Point(name="acked segment gone", stage=SEGMENTS, role="worker", threads="python", is_in_storm=True,
           is_there=lambda call, _: call.is_made and _is_freeing(call)),
-    Point(name="before the seal", role="collector", skip_max=3, is_there=_is_commit("seal")),
-    Point(name="after the seal", role="collector", skip_max=3, is_there=_is_committed("seal")),
-    Point(name="before the seal's mark", role="collector",
+    Point(name="before the seal", stage=SEAL, role="collector", skip_max=3, is_there=_is_commit("seal")),
+    Point(name="after the seal", stage=SEAL, role="collector", skip_max=3, is_there=_is_committed("seal")),
+    Point(name="before the seal's mark", stage=SEAL, role="collector",
           is_there=lambda call, _: call.is_before and _is_mark(call)),
-    Point(name="after the seal's mark", role="collector",
+    Point(name="after the seal's mark", stage=SEAL, role="collector",
           is_there=lambda call, _: call.is_made and _is_mark(call)),
-    Point(name="before it is attempting", role="collector", is_there=_is_commit("attempt")),
-    Point(name="attempting", role="collector", is_there=_is_committed("attempt")),
-    Point(name="before the POST", role="collector", threads="others", skip_max=3,
+    Point(name="before it is attempting", stage=DELIVERY, role="collector", is_there=_is_commit("attempt")),
+    Point(name="attempting", stage=DELIVERY, role="collector", is_there=_is_committed("attempt")),
+    Point(name="before the POST", stage=DELIVERY, role="collector", threads="others", skip_max=3,
           is_there=lambda call, _: call.name == "sendto" and call.is_before and call.data[:5] == b"POST "),
-    Point(name="after the POST", role="collector", threads="others", skip_max=3,
+    Point(name="after the POST", stage=DELIVERY, role="collector", threads="others", skip_max=3,
           is_there=lambda call, _: call.name == "sendto" and call.is_made and b'"userId"' in call.data),
-    Point(name="answered", role="collector", threads="others", skip_max=3, is_there=_is_answer),
-    Point(name="before it is settled", role="collector", skip_max=3, is_there=_is_commit("settle")),
-    Point(name="after it is settled", role="collector", is_there=_is_committed("settle")),
-    Point(name="adoption: lock taken", role="collector", is_on_disk=False,
+    Point(name="answered", stage=DELIVERY, role="collector", threads="others", skip_max=3,
+          is_there=_is_answer),
+    Point(name="before it is settled", stage=DELIVERY, role="collector", skip_max=3,
+          is_there=_is_commit("settle")),
+    Point(name="after it is settled", stage=DELIVERY, role="collector", is_there=_is_committed("settle")),
+    Point(name="adoption: lock taken", stage=ADOPTION, role="collector", is_on_disk=False,
           is_there=lambda call, _: call.name == "flock" and call.is_made and is_journal_lock(call)),
-    Point(name="adoption: journal read", role="collector", is_on_disk=False,
+    Point(name="adoption: journal read", stage=ADOPTION, role="collector", is_on_disk=False,
           is_there=lambda call, watch: (call.name == "pread64" and call.is_made and watch.estates > 0
                                         and call.file.endswith(".seg"))),
-    Point(name="adoption: before the folder goes", role="collector",
+    Point(name="adoption: before the folder goes", stage=ADOPTION, role="collector",
           is_there=lambda call, _: call.is_before and _is_leaving(call)),
-    Point(name="adoption: folder on its way out", role="collector",
+    Point(name="adoption: folder on its way out", stage=ADOPTION, role="collector",
           is_there=lambda call, _: call.is_made and _is_leaving(call)),
-    Point(name="adoption: folder half gone", role="collector",
+    Point(name="adoption: folder half gone", stage=ADOPTION, role="collector",
           is_there=lambda call, _: call.name == "unlinkat" and call.is_made),
-    Point(name="within a checkpoint", role="collector", comes_of=signal.SIGTERM, is_there=_is_checkpoint),
-    Point(name="start: before headers are written", role="collector", is_at_start=True,
+    Point(name="within a checkpoint", stage=ELSEWHERE, role="collector", comes_of=signal.SIGTERM,
+          is_there=_is_checkpoint),
+    Point(name="start: before headers are written", stage=ELSEWHERE, role="collector", is_at_start=True,
           is_there=lambda call, _: call.name == "pwrite64" and call.is_before and is_header(call)),
-    Point(name="before any step of a start", role="collector", is_on_disk=False, is_at_start=True,
+    Point(name="before any step of a start", stage=ELSEWHERE, role="collector", is_on_disk=False,
+          is_at_start=True,
           skip_max=60, is_there=_is_durable_step),
-    Point(name="before any step at all", role="collector", is_on_disk=False, skip_max=200,
+    Point(name="before any step at all", stage=ELSEWHERE, role="collector", is_on_disk=False, skip_max=200,
           is_there=_is_durable_step),
 )  # fmt: skip
 

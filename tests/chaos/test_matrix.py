@@ -117,3 +117,17 @@ def test_names_are_slugs() -> None:
     """They stand on command lines and in files."""
     characters = set(itertools.chain.from_iterable(FAULTS))
     assert all(each.isalnum() or each == "-" for each in characters)
+
+
+def test_a_family_has_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names all its members, and says how often each happened at least."""
+    made = [fault(name, family="SIGKILL here", member=name, counted=name) for name in ("one", "two")]
+    made[1] = fault("two", family="SIGKILL here", member="two", counted="two", power_loss="nothing")
+    monkeypatch.setattr(matrix, "FAULTS", {each.name: each for each in made})
+    rows = {
+        name: Row(played=[0], counts=Counter({name: n, "SIGKILL": n})) for name, n in (("one", 5), ("two", 7))
+    }
+    assert table(rows).splitlines()[2:] == [
+        "| SIGKILL here: one; two | 5 each | 12 | 0 | 0 | 0 | 0 | what is not committed |"
+    ]
+    assert matrix.hits(rows).split() == ["5", "in", "1", "rounds", "one", "7", "in", "1", "rounds", "two"]
