@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import platform
 import signal
 import struct
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,14 +251,10 @@ def _ptrace(request: int, thread: int, data: int, address: int = 0) -> int:
     return int(_LIBC.ptrace(request, thread, address or None, data or None))
 
 
+@functools.cache
 def _can_trace_a_child() -> bool:
     """Containers and kernels may forbid it."""
-    pid = os.fork()
-    if pid == 0:
-        signal.pause()
-        os._exit(0)
-    try:
-        return _ptrace(_SEIZE, pid, _OPTIONS) == 0
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, _WALL)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        is_traced = _ptrace(_SEIZE, child.pid, _OPTIONS) == 0
+        child.kill()
+    return is_traced
