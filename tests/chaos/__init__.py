@@ -1,7 +1,8 @@
 """Chaos: faults played at a host under load, and an oracle that says what was lost and what came twice.
 
     make chaos                          every fault once, with a seed that it prints
-    make chaos SEED=17 ROUNDS=1000      1,000 rounds; the same command goes on where it was ended
+    make chaos SEED=17 ROUNDS=1000      1,000 rounds; the same command goes on where it was ended (.chaos/)
+    make chaos ROUNDS=1000 JOBS=3       three houses at a time
     python -m tests.chaos --only kill-worker --only disk --rounds 10
     python -m tests.chaos --client control      the client that loses, which the oracle must catch
 
@@ -47,7 +48,8 @@ What a round may use:
     house.collector, house.start_collector()
     house.strike(child), house.bury(child)  SIGKILL; wait until it has ended. Any other death is a complaint
     house.kill_at("before the commit")      SIGKILL at a point of `points.POINTS`, exactly there
-    house.start()                           whoever is missing is started
+    house.start(), house.wait_up()          whoever is missing is started; wait until the collector listens
+    house.wait_until(is_so, what)           for anything else, with a deadline
     house.look()                            `settle-mp status --json`: it must balance, or that is a complaint
     house.state_dir, house.environ          files of the host; the environment of whom it starts next
     house.complaints                        append a sentence for whatever else is wrong
@@ -71,6 +73,9 @@ that breaks its promises, is judged otherwise:
 Faults of one group with the same judge, settings and upstream share a house in short runs; nothing of a round
 may be left standing that the next one does not expect (`house.upstream.clear_faults()`). Where a machine
 can't play it, `obstacle` is a function that says why; the test is then skipped with that reason.
+
+Faults that differ in little share a row of the table (`family`, `member`). A fault that needs a state folder of
+its own opens a house within its round: `open_house(seed=…, is_started=False)`, as `first-start` does.
 
 A fault that is not about load needs no house: write an ordinary test, and use `oracle` if it helps.
 """

@@ -48,13 +48,13 @@ _EXIT_INFO: Final = struct.Struct("<B3xIQQqB")
 #: The calls that mark a point, by their numbers on the machine.
 NUMBERS: Final = {
     "x86_64": {
-        0: "read", 1: "write", 7: "poll", 17: "pread64", 18: "pwrite64", 44: "sendto", 45: "recvfrom",
+        17: "pread64", 18: "pwrite64", 44: "sendto", 45: "recvfrom",
         73: "flock", 74: "fsync", 75: "fdatasync", 82: "rename", 87: "unlink", 263: "unlinkat",
-        264: "renameat", 271: "poll", 316: "renameat",
+        264: "renameat", 316: "renameat",
     },
     "aarch64": {
-        32: "flock", 35: "unlinkat", 38: "renameat", 63: "read", 64: "write", 67: "pread64",
-        68: "pwrite64", 73: "poll", 82: "fsync", 83: "fdatasync", 206: "sendto", 207: "recvfrom",
+        32: "flock", 35: "unlinkat", 38: "renameat", 67: "pread64",
+        68: "pwrite64", 82: "fsync", 83: "fdatasync", 206: "sendto", 207: "recvfrom",
         276: "renameat",
     },
 }  # fmt: skip
