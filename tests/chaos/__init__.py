@@ -74,8 +74,8 @@ Faults of one group with the same judge, settings and upstream share a house in 
 may be left standing that the next one does not expect (`house.upstream.clear_faults()`). Where a machine
 can't play it, `obstacle` is a function that says why; the test is then skipped with that reason.
 
-Faults that differ in little share a row of the table (`family`, `member`). A fault that needs a state folder of
-its own opens a house within its round: `open_house(seed=…, is_started=False)`, as `first-start` does.
+Faults that differ in little share a row of the table (`family`, `member`). A fault that needs a state folder
+of its own opens a house within its round: `open_house(seed=…, is_started=False)`, as `first-start` does.
 
 A fault that is not about load needs no house: write an ordinary test, and use `oracle` if it helps.
 """

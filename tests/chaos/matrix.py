@@ -38,6 +38,8 @@ ALL: Final = "all"
 LOOK_EVERY: Final = 5
 #: What is counted of a house as a whole: how often `status` was looked at, and events ever in doubt.
 SEEN_AT_THE_END: Final = ("looks", "in doubt")
+#: The group whose faults are about doubt, and whose events in doubt stand in the table.
+DOUBTFUL: Final = "upstream"
 
 
 @dataclass(slots=True)
@@ -283,6 +285,8 @@ def _line(members: Sequence[Fault], rows: Mapping[str, Row]) -> str:
     counts = [row.counts[each.counted] for each, row in zip(members, played, strict=True)]
     times = f"{min(counts):,}" + " each" * (len(counts) > 1)
     sums = [f"{sum(values):,}" for values in zip(*map(_figures, played), strict=True)]
+    if first.group != DOUBTFUL:
+        sums[2 + SEEN_AT_THE_END.index("in doubt")] = ""
     # Of a family the one that would lose most.
     power_loss = max({each.power_loss for each in members}, key=lambda text: text == UNCOMMITTED)
     return f"| {' | '.join([what, times, *sums, power_loss])} |"

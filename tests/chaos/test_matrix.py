@@ -101,7 +101,9 @@ def test_the_table_has_a_row_a_fault(only: Fault) -> None:
     assert summary({**rows, matrix.ALL: rows["only"]}).startswith(
         "2 SIGKILLs under load, 3 events tracked: 4 lost, 0 twice."
     )
-    assert table(rows).splitlines()[2] == f"| {only.what} | 1,000 | 2 | 3 | 0 | 4 | 0 | {only.power_loss} |"
+    assert (
+        table(rows).splitlines()[2] == f"| {only.what} | 1,000 | 2 | 3 | 0 |  | 4 | 0 | {only.power_loss} |"
+    )
 
 
 def test_faults_are_chosen_by_name_and_group() -> None:
@@ -128,6 +130,6 @@ def test_a_family_has_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
         name: Row(played=[0], counts=Counter({name: n, "SIGKILL": n})) for name, n in (("one", 5), ("two", 7))
     }
     assert table(rows).splitlines()[2:] == [
-        "| SIGKILL here: one; two | 5 each | 12 | 0 | 0 | 0 | 0 | what is not committed |"
+        "| SIGKILL here: one; two | 5 each | 12 | 0 | 0 |  | 0 | 0 | what is not committed |"
     ]
     assert matrix.hits(rows).split() == ["5", "in", "1", "rounds", "one", "7", "in", "1", "rounds", "two"]
