@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import uvloop
 
 from settle_mp import AsyncSettle
 from settle_mp import TimeoutError as OurTimeoutError
@@ -15,6 +17,7 @@ from settle_mp.worker.async_line import async_line_for
 from tests.hosts import host
 from tests.rawserver import raw_server, silent
 from tests.upstreams import upstream
+from tests.worker import reading
 from tests.worker.conftest import end
 
 if TYPE_CHECKING:
@@ -39,6 +42,34 @@ def make_async(state_dir: Path) -> Iterator[Callable[..., AsyncSettle]]:
     yield make
     for client in made:
         end(client._client)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_ten_thousand_events_of_a_hundred_tasks_hold_up_no_other(
+    make_async: Callable[..., AsyncSettle], state_dir: Path, loop: str
+) -> None:
+    """Each has its turn in each round of the loop, while the courier works beside it; all are journaled."""
+    settle = make_async()
+    rounds, turns = 100, 0
+
+    async def main() -> None:
+        nonlocal turns
+        tasks = [asyncio.create_task(handle(number)) for number in range(100)]
+        while not all(task.done() for task in tasks):
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def handle(number: int) -> None:
+        for count in range(rounds):
+            settle.events.track(f"user_{number}", "AI_QUERY")
+            # Nothing of the others was held up for longer than a round.
+            assert abs(turns - count) <= 2
+            await asyncio.sleep(0)
+
+    (uvloop.run if loop == "uvloop" else asyncio.run)(main())
+    assert rounds <= turns <= rounds + 2
+    counts = Counter(reading.users(reading.only_journal(state_dir)))
+    assert counts == {f"user_{number}": rounds for number in range(100)}
 
 
 def test_it_needs_no_loop_to_be_made_and_to_track(make_async: Callable[..., AsyncSettle]) -> None:
