@@ -99,6 +99,8 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     """Make a project of somebody whose home is empty."""
     monkeypatch.setenv("HOME", str(pytester.mkdir("home")))
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    # A plugin of ours that takes most of a second to start.
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:schemathesis")
     return pytester
 
 
