@@ -1,4 +1,4 @@
-"""A worker process that does as it is told: `python -m tests.tracker [--silent]`.
+"""A worker process that does as it is told: `python -m tests.tracker [--silent] [--few-descriptors]`.
 
 Each line on its standard input is a command in JSON: `["track", 3, "ada"]` calls `Tracker.track(3, "ada")`,
 and the line that it answers with is the result. With --silent its courier thread never runs, as where a
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import time
 from typing import Any
@@ -75,6 +76,8 @@ def main() -> None:
     """Obey until standard input ends."""
     if "--silent" in sys.argv:
         native.start_thread = _never  # type: ignore[assignment]
+    if "--few-descriptors" in sys.argv:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
     tracker = Tracker()
     for line in sys.stdin:
         name, *arguments = json.loads(line)

@@ -16,6 +16,9 @@ FAILED: Final = 1
 #: The command line itself is wrong; click's own code for that.
 USAGE: Final = 2
 
+#: `settle-mp doctor` found something that should be mended, and nothing that must be.
+WARNED: Final = 10
+
 #: Another collector holds the state folder. sysexits.h EX_TEMPFAIL: it may work later.
 ALREADY_RUNNING: Final = 75
 

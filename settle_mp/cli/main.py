@@ -37,6 +37,7 @@ _COMMANDS: Final[Mapping[str, _Command]] = {
     "indoubt": _Command(summary="Look at what may have been applied; retry, confirm or discard it."),
     "adopt": _Command(summary="Take over a journal that belongs to an unknown ledger."),
     "config": _Command(summary="Show every setting with its value and source."),
+    "doctor": _Command(summary="Check the set-up, and say how to mend what is wrong."),
     "keys": _Command(summary="Make CURVE keys for a collector on another host."),
     "sandbox": _Command(summary="Run a local stand-in for the upstream API.", extra="sandbox"),
     "demo": _Command(summary="See it work: real servers, real kills, tracked against billed.", extra="demo"),

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import time
 from typing import TYPE_CHECKING, Final
 
 from settle_mp import journals
+from settle_mp.collector import account
 from settle_mp.collector.adoption import Adoption
 from settle_mp.collector.decoder import Decoder
 from settle_mp.collector.delivery import Delivery
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from settle_mp.collector.startup import Opened
     from settle_mp.collector.state import Member
     from settle_mp.config import Settings
+    from settle_mp.core.record import Identity
 
 #: How long a stop waits for sender threads to end, in seconds.
 SENDERS_S: Final = 0.2
@@ -37,10 +37,8 @@ FORGET_AFTER_S: Final = 24 * 3600.0
 #: The same for one with a folder on another host, whose next worker may come late, in seconds. What comes
 #: after that waits for an operator's word.
 FORGET_UNSEEN_AFTER_S: Final = 30 * 24 * 3600.0
-#: Characters of the report to `status`; a control message's text is cut at 4,096, and half JSON is none.
-REPORT_CHARS_MAX: Final = 4000
-#: Names in it of metadata that defeat folding, at most.
-UNFOLDED_MAX: Final = 5
+#: Producers whose journals are elsewhere, of which is kept what they say of themselves.
+UNSEEN_MAX: Final = 100
 
 
 class Parts:
@@ -74,6 +72,7 @@ class Parts:
         self.greeted: set[bytes] = set()
         self.trouble = ""
         self._couriers: set[bytes] = set()
+        self._unseen: dict[bytes, Identity] = {}
         self._since_s = time.monotonic()
 
     def _upstream_reason(self) -> str:
@@ -156,6 +155,8 @@ class Parts:
         if reason:
             return [(producer, wire.Refused(reason))]
         self._couriers.add(producer)
+        if not is_seen and header.identity is not None and len(self._unseen) < UNSEEN_MAX:
+            self._unseen[producer] = header.identity
         member = self.state.members.get(producer)
         if member is None:
             self.greeted.add(producer)
@@ -176,6 +177,7 @@ class Parts:
     def _say_goodbye(self, goodbye: wire.Goodbye) -> Answers:
         producer = goodbye.producer
         self._couriers.discard(producer)
+        self._unseen.pop(producer, None)
         member = self.state.members.get(producer)
         if member is None:
             return []
@@ -200,20 +202,7 @@ class Parts:
         return [] if reply is None else [(lost.producer, reply)]
 
     def _report(self) -> str:
-        health = self.shipping.health
-        report: dict[str, object] = {
-            "state": health.state,
-            "last_error": health.last_error[:500] if health.last_error else None,
-            "trouble": self.trouble[:500] or None,
-            "refusals": [reason[:300] for reason in self.reception.refusals[:5]],
-            "unfolded": [dataclasses.asdict(each) for each in self.shipping.unfolded()[:UNFOLDED_MAX]],
-        }
-        text = json.dumps(report, ensure_ascii=False)
-        for name in ("unfolded", "refusals", "last_error"):
-            if len(text) > REPORT_CHARS_MAX:
-                report[name] = None
-                text = json.dumps(report, ensure_ascii=False)
-        return text
+        return account.report(self.shipping, self.reception, self.trouble, self._unseen.values())
 
     # --- Changes of the whole ---
 

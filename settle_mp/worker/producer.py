@@ -174,7 +174,7 @@ class Producer:
 
     def _open_journal(self) -> Journal:
         settings = self._settings
-        identity = facts.identity(self._key_mode, "".join(_label))
+        identity = facts.identity(self._key_mode, "".join(_label), settings)
         limits = Limits(
             bytes_max=settings.journal_bytes_max,
             host_bytes_max=settings.journals_bytes_max,

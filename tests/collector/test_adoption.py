@@ -99,7 +99,7 @@ def test_what_killed_workers_tracked_is_committed_and_their_folders_go(state_dir
         made.take_in()
         assert users(made) == {"ada": 3, "bob": 5000}
         assert list((state_dir / "journals").iterdir()) == []
-        assert descriptors_count() == before
+        assert descriptors_count() <= before
         assert made.faults() == []
 
 
@@ -245,7 +245,7 @@ def test_many_dead_journals_share_few_transactions(state_dir: Path, parts: Bench
     assert 1 <= len(begun) <= 4
     assert sum(users(parts).values()) == 400
     assert list((state_dir / "journals").iterdir()) == []
-    assert descriptors_count() == before
+    assert descriptors_count() <= before
 
 
 def test_a_turn_takes_a_bounded_number_of_journals(
@@ -326,7 +326,7 @@ def test_a_journal_of_an_unknown_ledger_waits_and_keeps_nobody(state_dir: Path, 
     assert (waiting.folder.exists(), is_locked(waiting.folder), is_gone(other.folder)) == (True, False, True)
     (reason,) = parts.parts.reception.refusals
     assert f"settle-mp adopt {waiting.producer.hex()}" in reason
-    assert descriptors_count() == before
+    assert descriptors_count() <= before
 
 
 def test_a_journal_of_another_key_mode_waits(state_dir: Path) -> None:
