@@ -79,5 +79,12 @@ def _lines(shown: dict[str, Any]) -> None:
         click.echo(f"oldest pending event: {shown['oldest_pending_age_s']:.1f} s")
     if shown["in_doubt_ever"]["events"]:
         click.echo(f"ever in doubt: {shown['in_doubt_ever']['events']} events")
+    if shown["confirmed_by_hand"]["events"]:
+        click.echo(f"confirmed by a person: {shown['confirmed_by_hand']['events']} events")
+    if shown["held"]["batches"]:
+        held = shown["held"]
+        click.echo(f"held: {held['batches']} batches, {held['events']} events; `settle-mp indoubt list`")
+    if shown["events"]["dead_lettered"]:
+        click.echo("dead letters: `settle-mp deadletter list`")
     if shown["refused_count"]:
         click.echo(f"refused: {shown['refused_count']} messages that are no frames of a known worker")

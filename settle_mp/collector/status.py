@@ -96,6 +96,7 @@ class Snapshot:
         self._residues: list[str] = []
         self._in_doubt_ever = Amount()
         self._counters: dict[str, int] = {}
+        self._held = (0, Amount())
         self._oldest_s: list[float] = []
         self._dropped = self._journaled = Amount()
         self._tallies: list[Tally] = []
@@ -153,6 +154,7 @@ class Snapshot:
         with contextlib.suppress(KeyError):  # its row is missing, which is a residue
             self._in_doubt_ever = ledger.in_doubt_ever()
         self._counters = ledger.counters()
+        self._held = ledger.outbox.amounts().get("held", self._held)
         oldest_s = ledger.oldest_pending_s()
         self._oldest_s += [] if oldest_s is None else [oldest_s]
         self._dropped += ledger.departed()[2]
@@ -231,6 +233,8 @@ class Snapshot:
                 "events": self._in_doubt_ever.events,
                 "quantity": number_text(self._in_doubt_ever.quantity),
             },
+            "held": {"batches": self._held[0], "events": self._held[1].events},
+            "confirmed_by_hand": {"events": self._counters.get("confirmed_by_hand_events", 0)},
             "oldest_pending_age_s": self._oldest_age_s(),
             "producers_count": self._live_count + self._unseen_count,
             "workers": sorted(self._names)[:NAMES_MAX],

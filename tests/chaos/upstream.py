@@ -84,8 +84,8 @@ class Log:
 
     def wait(self, name: str, times: int = 1) -> None:
         """Wait until a line of this name has come so often."""
-        word = f" {name} ".encode()
-        wait_so(self._house, lambda: self._read().count(word) >= times, f"{times} {name}")
+        word = name.encode()
+        wait_so(self._house, lambda: self._read().split().count(word) >= times, f"{times} {name}")
 
     def _read(self) -> bytes:
         with self._path.open("rb") as file:

@@ -106,6 +106,9 @@ def test_everything_can_be_decided(host: Host, run: Callable[..., Ended], *, is_
     if collector is None:
         collector = host.collector(SETTLE_MP_ON_IN_DOUBT="hold")
     wait_buckets(host, confirmed=4, in_doubt=1, dropped=2)
+    status = run("status").lines
+    assert "confirmed by a person: 1 events" in status
+    assert "held: 1 batches, 1 events; `settle-mp indoubt list`" in status
     billed = {row.user_id for row in host.upstream.rows()}
     assert billed in ({"ann", "bob", "fay"}, {"ann", "bob", "gus"})
     assert collector.said.count(" decided ") == (6 if is_up else 0)
