@@ -13,14 +13,12 @@ if TYPE_CHECKING:
 _Path: TypeAlias = "str | PathLike[str] | None"
 
 
-class SettingsArguments(TypedDict, total=False):
-    """Every setting by name; None counts as not given. `event_types` is an argument of the clients."""
+class NamedArguments(TypedDict, total=False):
+    """Settings that clients take by name alone; None counts as not given."""
 
     config_path: _Path
     state_dir: _Path
-    api_key: str | Secret | None
     api_key_file: _Path
-    base_url: str | None
     endpoint: str | None
     keys_dir: _Path
     flush_interval_s: float | None
@@ -35,3 +33,10 @@ class SettingsArguments(TypedDict, total=False):
     on_invalid: Literal["raise", "count"] | None
     disabled: bool | None
     strict_names: bool | None
+
+
+class SettingsArguments(NamedArguments, total=False):
+    """Every setting by name; None counts as not given. `event_types` is an argument of the clients."""
+
+    api_key: str | Secret | None
+    base_url: str | None

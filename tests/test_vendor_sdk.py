@@ -173,6 +173,18 @@ def test_ours_has_its_calls_with_the_arguments_in_its_order() -> None:
             assert inspect.iscoroutinefunction(theirs_call) == inspect.iscoroutinefunction(ours_call)
 
 
+def test_its_first_arguments_may_be_given_by_position(upstream: Upstream) -> None:
+    """The key and the address, in its order."""
+    for ours in (settle_mp.SettleSettle, settle_mp.AsyncSettleSettle):
+        names = list(inspect.signature(ours).parameters)[:2]
+        assert names == list(inspect.signature(settlesettle.SettleSettle).parameters)[:2]
+        assert ours(upstream.api_key, upstream.base_url).is_sandbox
+    upstream.seed({USER: 50})
+    settle = settle_mp.SettleSettle(upstream.api_key, upstream.base_url)
+    assert settle.wallet.get_balance(USER).balance == 50
+    settle.close()
+
+
 def test_its_other_arguments_are_refused_with_what_there_is_instead() -> None:
     """Each argument of its clients is taken by ours, or named with what takes its place."""
     for name in inspect.signature(settlesettle.SettleSettle).parameters:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from settle_mp.arguments import SettingsArguments
+    from settle_mp.arguments import NamedArguments
     from settle_mp.config import Settings
+    from settle_mp.core.secret import Secret
     from settle_mp.core.usage import UsageSummary
     from settle_mp.worker.async_wallet import AsyncWallet
     from settle_mp.worker.client import Events
@@ -66,6 +67,8 @@ class AsyncSettle(Generic[EventT_contra]):
     """The client for asyncio. Making one opens nothing and starts nothing, and needs no running loop.
 
     Args:
+        api_key: As for `Settle`.
+        base_url: As for `Settle`.
         event_types: As for `Settle`.
         settings: As for `Settle`.
 
@@ -75,11 +78,13 @@ class AsyncSettle(Generic[EventT_contra]):
 
     def __init__(
         self,
+        api_key: str | Secret | None = None,
+        base_url: str | None = None,
         *,
         event_types: Iterable[EventT_contra] | None = None,
-        **settings: Unpack[SettingsArguments],
+        **settings: Unpack[NamedArguments],
     ) -> None:
-        self._client: Settle[EventT_contra] = Settle(event_types=event_types, **settings)
+        self._client: Settle[EventT_contra] = Settle(api_key, base_url, event_types=event_types, **settings)
         self._settings = self._client._settings  # noqa: SLF001  the two are one client
         self._wallet: AsyncWallet | None = None
         self.events: AsyncEvents[EventT_contra] = AsyncEvents(self._client.events, self._settings)

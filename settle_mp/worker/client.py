@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from settle_mp.arguments import SettingsArguments
+    from settle_mp.arguments import NamedArguments
     from settle_mp.config import Settings
+    from settle_mp.core.secret import Secret
     from settle_mp.core.usage import UsageSummary
     from settle_mp.worker.line import Line
     from settle_mp.worker.wallet import Wallet
@@ -95,6 +96,8 @@ class Settle(Generic[EventT_contra]):
     checkers take no other event type in `track`, and editors complete the names.
 
     Args:
+        api_key: The setting. It and the next may be given by position, as to the vendor's clients.
+        base_url: The setting.
         event_types: The only event types that `track()` takes: an Enum class, or names. None takes any. Type
             checkers see a client of these types.
         settings: Any other setting by name (see the settings table of the README); others come from the
@@ -106,11 +109,13 @@ class Settle(Generic[EventT_contra]):
 
     def __init__(
         self,
+        api_key: str | Secret | None = None,
+        base_url: str | None = None,
         *,
         event_types: Iterable[EventT_contra] | None = None,
-        **settings: Unpack[SettingsArguments],
+        **settings: Unpack[NamedArguments],
     ) -> None:
-        self._settings = config.load(event_types=event_types, **settings)
+        self._settings = config.load(api_key=api_key, base_url=base_url, event_types=event_types, **settings)
         self._mode = mode_of(self._settings)
         self._wallet: Wallet | None = None
         self.events: Events[EventT_contra] = Events(self._settings)
