@@ -44,7 +44,7 @@ class SettleSettleError(Exception):
         self.message = message
         self.status_code = status_code
         self.code = code
-        self.payload = _without_keys(payload)
+        self.payload: Any = _without_keys(payload)
         self.is_in_doubt = False
         self.idempotency_key: str | None = None
 

@@ -126,7 +126,7 @@ class Supervised:
         lifeline, self._lifeline = os.pipe()
         try:
             #: The supervisor's process id.
-            self.pid = _spawn([sys.executable, "-m", "settle_mp.supervisor", *options], stdin=lifeline)
+            self.pid: int = _spawn([sys.executable, "-m", "settle_mp.supervisor", *options], stdin=lifeline)
         except OSError:
             os.close(self._lifeline)
             raise

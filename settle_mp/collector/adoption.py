@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from settle_mp.collector.reception import Reception
     from settle_mp.collector.state import State
 
-log = logging.getLogger("settle_mp")
+log: Final = logging.getLogger("settle_mp")
 
 #: How often the journals are looked through, in seconds.
 SCAN_S: Final = 1.0
@@ -65,7 +65,7 @@ class Adoption:
         self._begun_count = 0
         self._is_scanned = False
         #: How many scans were finished, and all that they read is committed; see `scan_anew`.
-        self.done_count = 0
+        self.done_count: int = 0
         #: While a host-wide flush waits, live journals are read without waiting for their couriers.
         self.is_urgent = False
 

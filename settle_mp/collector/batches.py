@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from uuid import uuid4
 
 import msgpack
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from settle_mp.core.event import Quantity
     from settle_mp.core.window import Lot
 
-log = logging.getLogger("settle_mp")
+log: Final = logging.getLogger("settle_mp")
 
 State = Literal["ready", "ordered", "attempting", "suspect", "held"]
 _DIGEST_BYTES = 16

@@ -43,12 +43,12 @@ class Known:
     __slots__ = ("entry", "folded", "is_whole", "quantity", "window")
 
     def __init__(self, folded: Folded) -> None:
-        self.folded = folded
-        self.quantity = folded.quantity
+        self.folded: Folded = folded
+        self.quantity: Quantity = folded.quantity
         #: Whether all that it adds is whole numbers to a quantity.
-        self.is_whole = type(folded.quantity) is int and folded.sums is None
+        self.is_whole: bool = type(folded.quantity) is int and folded.sums is None
         self.window: object = None
-        self.entry = _NOWHERE
+        self.entry: Entry = _NOWHERE
 
     def enter(self, window: Window) -> None:
         """Find the entry in a window that it was not added to before."""

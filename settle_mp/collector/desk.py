@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from settle_mp.config import Settings
     from settle_mp.core.window import Draft
 
-log = logging.getLogger("settle_mp")
+log: Final = logging.getLogger("settle_mp")
 
 #: Things decided about in one transaction at most: the loop has others to serve.
 AT_ONCE_MAX: Final = 200

@@ -28,7 +28,7 @@ class Door:
         self._address = address
         is_file = address.startswith("ipc://")
         self._path = Path(address.removeprefix("ipc://")) if is_file else None
-        self.is_open = False
+        self.is_open: bool = False
 
     @property
     def _aside(self) -> Path | None:

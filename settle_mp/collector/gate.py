@@ -17,7 +17,7 @@ from settle_mp.notices import notice
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-log = logging.getLogger("settle_mp")
+log: Final = logging.getLogger("settle_mp")
 
 #: Where libzmq asks; the name is the protocol's.
 ADDRESS: Final = "inproc://zeromq.zap.01"
@@ -42,10 +42,10 @@ class Gate:
     """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], admitted: Collection[str]) -> None:
-        self.socket = context.socket(zmq.REP)
+        self.socket: zmq.Socket[bytes] = context.socket(zmq.REP)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind(ADDRESS)
-        self.turned_away_count = 0
+        self.turned_away_count: int = 0
         self._admitted = frozenset(admitted)
         self._strangers: set[str] = set()
 

@@ -57,14 +57,16 @@ class HeldJournal:
     def __init__(self, folder: Path) -> None:
         """Open what is there."""
         self.folder = folder
-        self.producer = bytes.fromhex(folder.name)
+        self.producer: bytes = bytes.fromhex(folder.name)
         self._files: dict[str, tuple[journals.SegmentFile, int]] = {}
         self._header_file: int | None = None
         self._bodies: list[tuple[journals.SegmentFile, bytes]] = []
-        self.is_live = self.is_gone = False
+        self.is_live: bool = False
+        self.is_gone: bool = False
         self.hold()
         #: As it was when the journal was opened, and as it is once that is settled.
-        self.first_header = self.header = self._read_header()
+        self.first_header: journals.Header = self._read_header()
+        self.header: journals.Header = self.first_header
 
     @property
     def is_lost(self) -> bool:

@@ -75,10 +75,10 @@ class Ledger:
         self._roster = Roster(database)
         self._frames = Frames(database)
         self._dead_letters = DeadLetters(database)
-        self.outbox = Outbox(database, self._roster)
-        self.id = bytes.fromhex(database.meta("id"))
+        self.outbox: Outbox = Outbox(database, self._roster)
+        self.id: bytes = bytes.fromhex(database.meta("id"))
         self._watermark = Watermark(folder, database, self.id)
-        self.decisions = Decisions(database, self._roster, self.outbox, self._watermark.expect)
+        self.decisions: Decisions = Decisions(database, self._roster, self.outbox, self._watermark.expect)
         self._reserve = Reserve(folder / RESERVE_NAME)
 
     @classmethod

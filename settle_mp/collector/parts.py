@@ -53,14 +53,18 @@ class Parts:
         """Read the ledger and get ready to ship."""
         self._dir = opened.dir
         upstream = make_upstream(opened.settings)
-        self.state = State(opened.ledger, Decoder(opened.settings.rules))
-        self.delivery = Delivery(upstream)
-        self.reception = Reception(self.state, opened.dir.journals, opened.put_aside)
-        self.adoption = Adoption(self.state, self.reception, opened.dir)
-        self.shipping = Shipping(self.state, self.delivery, opened.settings, has_key=upstream is not None)
-        self.flushing = Flushing(self.state, self._upstream_reason, self._intake_reason)
-        self.host_flushing = HostFlushing(self.state, self._upstream_reason, lambda: self.reception.refusals)
-        self.desk = Desk(
+        self.state: State = State(opened.ledger, Decoder(opened.settings.rules))
+        self.delivery: Delivery = Delivery(upstream)
+        self.reception: Reception = Reception(self.state, opened.dir.journals, opened.put_aside)
+        self.adoption: Adoption = Adoption(self.state, self.reception, opened.dir)
+        self.shipping: Shipping = Shipping(
+            self.state, self.delivery, opened.settings, has_key=upstream is not None
+        )
+        self.flushing: Flushing = Flushing(self.state, self._upstream_reason, self._intake_reason)
+        self.host_flushing: HostFlushing = HostFlushing(
+            self.state, self._upstream_reason, lambda: self.reception.refusals
+        )
+        self.desk: Desk = Desk(
             self.state,
             self.shipping.settlement,
             self.reception,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from settle_mp.collector.roster import NewProducer
     from settle_mp.collector.state import Member, State
 
-log = logging.getLogger("settle_mp")
+log: Final = logging.getLogger("settle_mp")
 
 #: Bytes gathered for one transaction at most, whatever the time.
 GROUP_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -59,7 +59,7 @@ class Reception:
         self._told: set[str] = set()
         self._uncounted = 0
         self._refusals: dict[bytes, tuple[str, float]] = {}
-        self.gathered_bytes = 0
+        self.gathered_bytes: int = 0
         self.gathered_since_s: float | None = None
 
     @property

@@ -12,7 +12,7 @@ from settle_mp.notices import Teller
 if TYPE_CHECKING:
     from settle_mp.collector.parts import Parts
 
-log = logging.getLogger("settle_mp")
+log: Final = logging.getLogger("settle_mp")
 
 #: How long everything rests after an error of the ledger, in seconds; after one that says that it is full,
 #: only what takes in: couriers and journals hold, and what is shipped makes room.
@@ -31,7 +31,7 @@ class Recovery:
         self._rests_until_s = self._intake_rests_until_s = float("-inf")
         self._rest_s = REST_S
         #: Whether memory and ledger may differ.
-        self.must_reload = False
+        self.must_reload: bool = False
         self._teller = Teller(log)
 
     @property

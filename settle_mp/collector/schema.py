@@ -33,22 +33,22 @@ class Table:
 
     def __init__(self, name: str, *columns: str, is_numbered: bool = False, key: str = "") -> None:
         self.name = name
-        self.columns = tuple(column.split()[0] for column in columns)
+        self.columns: tuple[str, ...] = tuple(column.split()[0] for column in columns)
         self.is_numbered = is_numbered
         lines = ["id INTEGER PRIMARY KEY"] if is_numbered else []
         lines += [*columns, f"{_CHECKSUM} INTEGER"]
         if key:
             lines.append(f"PRIMARY KEY ({key})")
         without = " WITHOUT ROWID" if key else ""
-        self.create_sql = f"CREATE TABLE {name} ({', '.join(lines)}){without}"
+        self.create_sql: str = f"CREATE TABLE {name} ({', '.join(lines)}){without}"
         names = ", ".join((*self.columns, _CHECKSUM))
         places = ", ".join("?" * (len(self.columns) + 1))
         rest = f"INTO {name} ({names}) VALUES ({places})"
-        self.insert_sql = f"INSERT {rest}"
+        self.insert_sql: str = f"INSERT {rest}"
         #: The same with a number of our own choice before the columns.
-        self.insert_numbered_sql = f"INSERT INTO {name} (id, {names}) VALUES (?, {places})"  # noqa: S608
-        self.replace_sql = f"INSERT OR REPLACE {rest}"
-        self.select_sql = f"SELECT {'id, ' if is_numbered else ''}{names} FROM {name}"  # noqa: S608  our own text
+        self.insert_numbered_sql: str = f"INSERT INTO {name} (id, {names}) VALUES (?, {places})"  # noqa: S608
+        self.replace_sql: str = f"INSERT OR REPLACE {rest}"
+        self.select_sql: str = f"SELECT {'id, ' if is_numbered else ''}{names} FROM {name}"  # noqa: S608  our own text
         self._seed = crc32(name.encode())
 
     def with_checksum(self, values: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from settle_mp.collector.startup import Opened
     from settle_mp.config import Settings
 
-log = logging.getLogger("settle_mp")
+log: Final = logging.getLogger("settle_mp")
 
 #: How long frames are gathered for one transaction, in seconds: one fsync for all that came meanwhile.
 GATHER_S: Final = 0.02

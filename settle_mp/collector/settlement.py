@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from settle_mp.core.family import DeadLetterSuspects, Regroup, family_step
 from settle_mp.core.outcome import Outcome, classify
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from settle_mp.core.step import Step
     from settle_mp.core.ticket import Trouble
 
-log = logging.getLogger("settle_mp")
+log: Final = logging.getLogger("settle_mp")
 
 
 class Settlement:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from settle_mp.core.unfolded import Unfolded
     from settle_mp.upstream import Upstream
 
-log = logging.getLogger("settle_mp")
+log: Final = logging.getLogger("settle_mp")
 
 #: Sums in the open windows at which they are sealed before their time. Far more than the users active in a
 #: flush interval on most hosts, since what is sealed early is not added up; few enough that writing them is a
@@ -50,8 +50,8 @@ class Shipping:
         self._observer = Observer()
         self._told: set[tuple[str, str]] = set()
         self._told_s = 0.0
-        self.health = Health("ok" if has_key else "no_key")
-        self.settlement = Settlement(state, settings, self.health)
+        self.health: Health = Health("ok" if has_key else "no_key")
+        self.settlement: Settlement = Settlement(state, settings, self.health)
 
     @property
     def in_flight(self) -> frozenset[int]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from settle_mp.endpoints import Endpoints
 
-log = logging.getLogger("settle_mp")
+log: Final = logging.getLogger("settle_mp")
 
 #: Messages of one socket taken in one turn, so that the other gets its turn.
 MESSAGES_MAX: Final = 2_000
@@ -63,6 +63,7 @@ class Sockets:
         self._gate = None if curve is None else Gate(self._context, admitted)
         self._frames = transport.pull_socket(self._context, curve)
         self._control = transport.router_socket(self._context, curve)
+        self.signal_fd: int
         self._signal_in, self.signal_fd = os.pipe()
         os.set_blocking(self._signal_in, False)
         os.set_blocking(self.signal_fd, False)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from settle_mp.collector.ledger import Ledger
     from settle_mp.config import Settings
 
-log = logging.getLogger("settle_mp")
+log: Final = logging.getLogger("settle_mp")
 
 #: Objects made before Python looks for cycles, and how often it looks through older ones.
 GARBAGE_THRESHOLDS: Final = (100_000, 50, 100)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from settle_mp.collector.frames import StoredSum
 from settle_mp.core.ticket import Reach, SealBook
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from settle_mp.collector.roster import NewProducer, ProducerRow
     from settle_mp.core.fold import Entry
 
-log = logging.getLogger("settle_mp")
+log: Final = logging.getLogger("settle_mp")
 
 #: Hours with open windows at most: two weeks of an upstream that is down. Later hours share the newest.
 HOURS_MAX = 24 * 14
@@ -61,10 +61,10 @@ class State:
         self.ledger = ledger
         self.decoder = decoder
         self.members: dict[bytes, Member] = {}
-        self.windows = Windows()
-        self.seals = SealBook()
+        self.windows: Windows = Windows()
+        self.seals: SealBook = SealBook()
         #: The number of the latest seal that may have unsettled batches; 0 when there is none.
-        self.seal_number = 0
+        self.seal_number: int = 0
         # Steps of the wall clock must neither move what is scheduled nor make windows due.
         self._clock_offset_s = time.time() - time.monotonic()
         self.load(in_flight=())

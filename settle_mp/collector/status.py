@@ -89,8 +89,8 @@ class Snapshot:
 
     def __init__(self, state_dir: statedir.StateDir) -> None:
         """Read it."""
-        self.is_torn = False
-        self.read_s = time.time()
+        self.is_torn: bool = False
+        self.read_s: float = time.time()
         self._ledger_faults: list[str] = []
         self._rows = self._totals = {name: Amount() for name in ("committed", *BUCKETS)}
         self._residues: list[str] = []

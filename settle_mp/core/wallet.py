@@ -82,8 +82,8 @@ class Pages:
     """
 
     def __init__(self) -> None:
-        self.number = 1
-        self.is_over = False
+        self.number: int = 1
+        self.is_over: bool = False
         # In order, so that the oldest are forgotten first.
         self._seen: dict[str, None] = {}
 

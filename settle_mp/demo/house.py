@@ -47,15 +47,15 @@ class House:
 
     def __init__(self, watch: Watch, requests_count: int) -> None:
         self._watch = watch
-        self.worker_requests_max = max(WORKER_REQUESTS_MIN, requests_count // LIVES)
-        self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_temporary()))
+        self.worker_requests_max: int = max(WORKER_REQUESTS_MIN, requests_count // LIVES)
+        self.folder: Path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=_temporary()))
         self._children: list[Child] = []
         self._collector: Child | None = None
         self._collectors_count = 0
         self._gunicorn: Child | None = None
         self._sandbox: Child | None = None
-        self.port = 0
-        self.sandbox_port = 0
+        self.port: int = 0
+        self.sandbox_port: int = 0
 
     def open(self) -> None:
         """Start the upstream and gunicorn side by side, then the collector.

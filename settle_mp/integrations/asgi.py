@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SettleLifespan"]
 
-log = logging.getLogger("settle_mp")
+log: Final = logging.getLogger("settle_mp")
 
 #: What an app may say last.
 _LAST: Final = frozenset(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["connect", "run_collector"]
 
-log = logging.getLogger("settle_mp")
+log: Final = logging.getLogger("settle_mp")
 
 #: How long an ending process hands over, in seconds: a part of what recycling a child costs while no
 #: collector runs. What does not fit stays in the journal.

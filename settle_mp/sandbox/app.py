@@ -22,7 +22,7 @@ from settle_mp.version import __version__
 if TYPE_CHECKING:
     from settle_mp.sandbox.pipeline import Sandbox
 
-logger = logging.getLogger("settle_mp")
+logger: Final = logging.getLogger("settle_mp")
 
 _METHODS: Final = ("DELETE", "GET", "PATCH", "POST", "PUT")
 

@@ -56,9 +56,9 @@ class Rows:
         self._rows = rows
         self._body = body
         self._is_batch = is_batch
-        self.user_ids = {row.user_id for row in rows}
-        self.event_types = {row.event_type for row in rows}
-        self.rows_count = len(rows)
+        self.user_ids: set[str] = {row.user_id for row in rows}
+        self.event_types: set[str] = {row.event_type for row in rows}
+        self.rows_count: int = len(rows)
 
     def apply(self, db: sqlite3.Connection, key: str | None) -> Answer:
         """Write the rows."""

@@ -53,8 +53,8 @@ class ExchangeLog:
         self._recent: deque[Exchange] = deque(maxlen=LOG_MAX)
         self._by_path: Counter[str] = Counter()
         self._by_status: Counter[str] = Counter()
-        self.received_count = 0
-        self.replayed_count = 0
+        self.received_count: int = 0
+        self.replayed_count: int = 0
 
     def begin(self, method: str, path: str) -> Exchange:
         """Write down a request that has just arrived."""

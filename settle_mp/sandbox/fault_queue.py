@@ -38,7 +38,7 @@ class FaultQueue:
         self._numbers = itertools.count(1)
         self._gate = asyncio.Event()
         self._closing = asyncio.Event()
-        self.held_count = 0
+        self.held_count: int = 0
 
     @property
     def is_closing(self) -> bool:

@@ -115,8 +115,8 @@ class Sandbox:
     def __init__(self, store: Store, options: Options) -> None:
         self.store = store
         self.options = options
-        self.faults = FaultQueue()
-        self.log = ExchangeLog()
+        self.faults: FaultQueue = FaultQueue()
+        self.log: ExchangeLog = ExchangeLog()
         self._in_progress: dict[str, bytes] = {}
 
     def seed(self, balances: Mapping[str, int]) -> list[str]:

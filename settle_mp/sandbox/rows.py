@@ -38,7 +38,7 @@ class BadBodyError(ValueError):
 
     def __init__(self, message: str, fields: Fields | None = None) -> None:
         super().__init__(message)
-        self.fields = fields or {}
+        self.fields: Fields = fields or {}
 
 
 class TooManyRowsError(ValueError):

@@ -137,7 +137,7 @@ class SandboxServer(uvicorn.Server):
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         del signum, frame
-        self.force_exit = self.should_exit
+        self.force_exit: bool = self.should_exit
         self.should_exit = True
 
 

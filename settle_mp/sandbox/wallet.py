@@ -76,7 +76,7 @@ class Movement:
 
     def __init__(self, transfer: Transfer) -> None:
         self._transfer = transfer
-        self.user_ids = {transfer.user_id}
+        self.user_ids: set[str] = {transfer.user_id}
 
     def apply(self, db: sqlite3.Connection, key: str | None) -> Answer:
         """Make the transfer, or say why it can't be made."""

@@ -12,7 +12,8 @@ class Alarm:
     """A byte in a pipe wakes whoever polls `descriptor`, which is -1 until `open` was called."""
 
     def __init__(self) -> None:
-        self.descriptor = self._ring = -1
+        self.descriptor: int = -1
+        self._ring = -1
 
     def open(self) -> None:
         """Make the pipe, unless it is there.

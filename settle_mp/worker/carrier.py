@@ -36,7 +36,7 @@ class Carrier:
     """
 
     def __init__(self, link: Link, remains: Remains) -> None:
-        self.refusal = ""
+        self.refusal: str = ""
         self._link = link
         self._remains = remains
         self._hellos = Hellos()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from settle_mp.worker.flushes import FlushRequest
     from settle_mp.worker.journal import Journal
 
-log = logging.getLogger("settle_mp")
+log: Final = logging.getLogger("settle_mp")
 
 #: Unacked bytes that may be in flight: what bounds the collector's memory, some 15,000 events a worker.
 CREDIT_BYTES: Final = 1024 * 1024
@@ -65,7 +65,7 @@ class Courier:
     def __init__(self, journal: Journal, endpoints: Endpoints, asleep: list[bool]) -> None:
         """Prepare; `start` starts the thread."""
         self.asleep = asleep
-        self.state = "the collector has not answered"
+        self.state: str = "the collector has not answered"
         self._running = native.allocate_lock()
         self._is_starting = False
         self._journal = journal

@@ -29,8 +29,8 @@ class Header:
             OSError: When the folder can't be written.
         """
         self._bytes = _map_header(folder, identity, mode)
-        self.committed = Slot()
-        self.dropped = Slot()
+        self.committed: Slot = Slot()
+        self.dropped: Slot = Slot()
         self._drops: collections.deque[list[Quantity]] = collections.deque()
         self._last_counted: list[Quantity] | None = None
         self._turn = Turn()

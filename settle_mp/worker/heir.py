@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from settle_mp.endpoints import Endpoints
 
-log = logging.getLogger("settle_mp")
+log: Final = logging.getLogger("settle_mp")
 
 #: How often it looks for what the dead left, in seconds.
 LOOK_S: Final = 30.0

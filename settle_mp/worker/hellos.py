@@ -45,7 +45,7 @@ class Hellos:
     """
 
     def __init__(self) -> None:
-        self.next_s = 0.0
+        self.next_s: float = 0.0
         self._said_s = 0.0
         self._drops_said = self._drops_told = 0
         self._pause_s = HELLO_S

@@ -88,9 +88,9 @@ class Journal:
         Raises:
             OSError, JournalFullError: When there is no room or no right for it.
         """
-        self.producer = identity.producer
-        self.slot = slot
-        self.is_volatile = folder is None
+        self.producer: bytes = identity.producer
+        self.slot: list[Appender] = slot
+        self.is_volatile: bool = folder is None
         self._folder = folder
         self._limits = limits
         self._pid = os.getpid()
@@ -100,7 +100,7 @@ class Journal:
         self._is_closed = False
         self._refusal = ("", 0, 0.0)
         self._allowed(SEGMENT_BYTES_MIN)
-        self.header = Header(folder, identity, limits.mode)
+        self.header: Header = Header(folder, identity, limits.mode)
         self._chain = Chain(self._map_segment(0, SEGMENT_BYTES_MIN))
 
     @classmethod

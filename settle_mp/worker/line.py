@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from settle_mp.core.secret import Secret
     from settle_mp.upstream import Upstream
 
-log = logging.getLogger("settle_mp")
+log: Final = logging.getLogger("settle_mp")
 
 T = TypeVar("T")
 

@@ -31,7 +31,9 @@ class Link:
     ) -> None:
         """Connect, now or whenever the collector is there."""
         self._push = transport.push_socket(context, collector.frames, collector.curve)
-        self.socket = transport.dealer_socket(context, collector.control, producer, collector.curve)
+        self.socket: zmq.Socket[bytes] = transport.dealer_socket(
+            context, collector.control, producer, collector.curve
+        )
 
     def close(self) -> None:
         """Close both; what is on its way may be lost."""

@@ -17,7 +17,7 @@ from settle_mp.worker.caller import stack_level
 if TYPE_CHECKING:
     from settle_mp.config import Settings
 
-log = logging.getLogger("settle_mp")
+log: Final = logging.getLogger("settle_mp")
 
 #: Names that are warned of in one process; an application that makes up names has been told by then.
 WARNED_MAX: Final = 1000

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from settle_mp.core.event import Quantity
     from settle_mp.worker.segment import Appender
 
-log = logging.getLogger("settle_mp")
+log: Final = logging.getLogger("settle_mp")
 
 #: How long an ending process hands over what it has when the collector answers, in seconds. The journal
 #: keeps the rest.

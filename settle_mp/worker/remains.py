@@ -49,15 +49,15 @@ class Remains:
         Raises:
             OSError: It can't be read.
         """
-        self.producer = bytes.fromhex(folder.name)
-        self.image = _image(folder)
-        self.header = journals.parse_header(self.image)
+        self.producer: bytes = bytes.fromhex(folder.name)
+        self.image: bytes = _image(folder)
+        self.header: journals.Header = journals.parse_header(self.image)
         self._folder = folder
         self._quarantine = quarantine
         self._files = journals.segments(folder)
         self._slot = self.header.courier
         self._counted = (self.header.bond.position, self.header.bond.events_count)
-        self.tail = self.committed
+        self.tail: int = self.committed
         if self._files:
             newest = self._files[-1]
             self.tail = max(self.tail, newest.base + whole_records_bytes(newest.read()))

@@ -70,6 +70,7 @@ class Segment:
         seed = segment_seed(producer, base)
         # Made before the map: a child forked in the midst of this goes on here as well, and writes the same.
         mark = encode_record(encode_mark(time.time()), seed, 0)
+        self.name: str
         self.name, self._map = _new_map(folder, base, size, mode)
         self._end: int | None = None
         self._mapped = 0

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Final
-
-from django.apps import AppConfig
+from typing import TYPE_CHECKING, Final
 
 from settle_mp.worker.producer import label_process
+
+if TYPE_CHECKING:
+    AppConfig = object  # Django has no types, and its users' checkers shall not guess
+else:
+    from django.apps import AppConfig
 
 #: What a command of Django's is started with.
 _PROGRAMS: Final = ("manage.py", "django-admin")
 
 
-class SettleConfig(AppConfig):  # type: ignore[misc]  # Django has no types
+class SettleConfig(AppConfig):
     """The app `settle_mp`. It has no models."""
 
     name = "settle_mp.integrations.django"

@@ -10,16 +10,18 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from django.core.management.base import BaseCommand
-
 from settle_mp import config
 from settle_mp.integrations.django import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    BaseCommand = object  # Django has no types, and its users' checkers shall not guess
+else:
+    from django.core.management.base import BaseCommand
 
-class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
+
+class Command(BaseCommand):
     """Becomes the program; all arguments are the program's, `--help` too."""
 
     help = "Run settle-mp (collector, status, flush, ...) with the settings in SETTLE_MP."
