@@ -54,6 +54,7 @@ class Fault:
         settings: Environment variables that collector and workers need for it.
         upstream: Options of the sandbox, as `tests.upstreams.sandbox` takes them.
         power_loss: What a loss of power would take where this takes nothing, for the table.
+        disk_mebibytes: The size of a disk that the state folder has for itself; 0 for none of its own.
         obstacle: Says why it can't be played on this machine; empty when it can.
     """
 
@@ -69,12 +70,14 @@ class Fault:
     settings: Mapping[str, str] = field(default_factory=dict)
     upstream: Mapping[str, Any] = field(default_factory=dict)
     power_loss: str = UNCOMMITTED
+    disk_mebibytes: int = 0
     obstacle: Callable[[], str] = str
 
     @property
     def house_kind(self) -> str:
         """Faults that agree in this can be played in one house."""
-        return repr((self.group, self.judge.__qualname__, dict(self.settings), dict(self.upstream)))
+        kind = (self.group, self.judge.__qualname__, self.disk_mebibytes)
+        return repr((*kind, dict(self.settings), dict(self.upstream)))
 
 
 #: All faults, in the order of the table.

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.chaos import kills, upstream
+from tests.chaos import bounds, disk, hostile, kills, upstream
 
-__all__ = ["kills", "upstream"]
+__all__ = ["bounds", "disk", "hostile", "kills", "upstream"]

@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from settle_mp.sandbox.pipeline import Options
-from tests.chaos import oracle, points
+from tests.chaos import clock, oracle, points
+from tests.chaos.clock import Clock
 from tests.chaos.keepers import DEADLINE_S, Child, Keeper, KeptSandbox
+from tests.chaos.mounts import small_disk
 from tests.chaos.oracle import Life, Verdict
 from tests.chaos.tally import Tally
 from tests.chaos.traffic import SETTINGS, THREADS, Stream
@@ -82,6 +84,9 @@ class House:
             "SETTLE_MP_FLUSH_INTERVAL_S": "0.15",
             **settings,
         }
+        self.clock = Clock(folder / "clock")
+        if clock.VARIABLE in settings:
+            self.environ[clock.VARIABLE] = str(folder / "clock")
         self._tally = Tally(folder / "tally")
         self._keeper = keeper
 
@@ -134,6 +139,30 @@ class House:
             waits=waits,
         )
 
+    def fork_lives(self, how: str, count: int, *, is_killed: bool = False) -> None:
+        """Run a process that forks so many lives, each with a stream of its own, and wait for its end.
+
+        Args:
+            how: In which way of `forks`.
+            count: How many, the parent's own included.
+            is_killed: Whether the children are killed in the middle of what they do.
+        """
+        life, slot = len(self._lives), self.any_slot()
+        arguments = {
+            "how": how,
+            "tally": str(self.folder / "tally"),
+            "slot": slot,
+            "life": life,
+            "lives": count,
+        }
+        forker = self._spawn("forker", "forker", arguments, waits=False)
+        ended = Child(0, "forked", signal.SIGKILL if is_killed else 0)
+        self._lives += [(life, slot, forker), *((life + each, slot, ended) for each in range(1, count))]
+        self.bury(forker)
+        if forker.code:
+            self.complaints.append(f"a forker ended with {forker.code}: {self.said('forker')}")
+        self.count(how, count)
+
     def worker(self, slot: int) -> Child:
         """Who works in a slot."""
         worker = self._workers[slot]
@@ -161,6 +190,13 @@ class House:
     def wait_s(self, least: float, most: float) -> None:
         """Let the load go on for a while."""
         time.sleep(self.random.uniform(least, most))
+
+    def retire(self, slot: int) -> None:
+        """Have a worker end in good order, and start nobody in its slot."""
+        self._tally.stop(slot)
+        self.worker(slot).is_doomed = True
+        self.bury(self.worker(slot))
+        self._tally.start(slot)
 
     def wait_until(self, is_so: Callable[[], bool], what: str) -> None:
         """Wait until a claim about children holds."""
@@ -380,6 +416,7 @@ def open_house(
     client: str = "settle",
     settings: Mapping[str, str] | None = None,
     is_started: bool = True,
+    disk_mebibytes: int = 0,
     **upstream: Any,
 ) -> Iterator[House]:
     """Open a house under load, and close it afterwards; its folder stays when it was not left in good order.
@@ -389,11 +426,13 @@ def open_house(
         client: "settle", or "control" for the one that loses.
         settings: Environment variables for all.
         is_started: Whether collector and workers run from the beginning.
+        disk_mebibytes: The size of a disk that the state folder has for itself; 0 for none of its own.
         upstream: Options of the sandbox; see `settle_mp.sandbox.pipeline.Options`.
     """
     # Not under pytest's folder: a unix socket's path may have 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="smp-house-", dir="/tmp"))
-    with contextlib.closing(Keeper(folder)) as keeper:
+    disk = small_disk(folder / "state", disk_mebibytes)
+    with disk, contextlib.closing(Keeper(folder)) as keeper:
         running = Upstream(KeptSandbox(keeper, folder, Options(**upstream)))
         house = House(folder, keeper, running, seed=seed, client=client, settings=settings or {})
         try:

@@ -4,7 +4,8 @@ It has imported everything and opened nothing, so that a start costs a fork and 
 being their parent it may trace its children, and until it reaps them their process ids stay theirs.
 `python -m tests.chaos.keeper` reads a JSON object a line and answers each with one:
 
-    {"do": "spawn", "kind": "cli" | "worker", "arguments": …, "environ": …, "output": path, "waits": bool}
+    {"do": "spawn", "kind": "cli" | "worker" | "forker", "arguments": …, "environ": …, "output": path,
+     "waits": bool}
         -> {"pid": …}; with "waits" it does nothing until it is traced
     {"do": "trace", "pid": …, "point": …, "skip": N, "timeout_s": …, "state_dir": …}
         -> {"is_hit": …}; it is dead then, killed the N+1st time it came to the point or at the deadline
@@ -25,10 +26,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from settle_mp.upstream import TRY_TIMEOUT_S
-from tests.chaos import load, points
+from tests.chaos import clock, forks, load, points
 from tests.chaos.ptrace import Call, Tracer, hurry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -140,13 +142,17 @@ def _become(kind: str, arguments: Any, environ: dict[str, str], output: str, gat
             os.dup2(descriptor, target)
         os.read(gate, 1)
         os.closerange(3, 64)
-        code = load.run(**arguments) if kind == "worker" else _command(arguments)
+        clock.obey()
+        code = _command(arguments) if kind == "cli" else _KINDS[kind](**arguments)
     except BaseException:  # noqa: BLE001  nothing may come back into the keeper
         sys.excepthook(*sys.exc_info())
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+_KINDS: Final[dict[str, Callable[..., int]]] = {"worker": load.run, "forker": forks.run}
 
 
 def _command(arguments: list[str]) -> int:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: How a worker ends that was told to `os._exit`.
 ABRUPT: Final = 9
+#: The environment variable that says how long the end of a worker may take, in seconds.
+CLOSE_VARIABLE: Final = "CHAOS_CLOSE_S"
 #: Events between two pauses; now and then, or on demand, many, so that segments change.
 BURST_MAX: Final = 16
 STORM: Final = 500
@@ -79,4 +81,4 @@ def _client(name: str) -> tuple[Track, Callable[[], None]]:
     from settle_mp import Settle
 
     settle = Settle()
-    return settle.events.track, settle.close
+    return settle.events.track, lambda: settle.close(float(os.environ.get(CLOSE_VARIABLE, "1")))

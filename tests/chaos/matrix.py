@@ -159,6 +159,7 @@ class Matrix:
             seed=f"{self.seed}/{first.name}",
             client=self._client,
             settings=first.settings,
+            disk_mebibytes=first.disk_mebibytes,
             **first.upstream,
         ) as house:
             counts = [

@@ -1,0 +1,267 @@
+"""Disks: full, read-only, failing, and with files that are not what was written to them.
+
+A full disk is one of the house's own, 64 MiB in memory, or where that can't be mounted (and for errors of
+single processes anywhere) a limit on how far a process's files may grow, set from outside: beyond it every
+write fails, and SQLite calls that an I/O error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+from typing import TYPE_CHECKING, Final
+
+from tests.chaos import damage, mounts
+from tests.chaos.fault import fault
+from tests.chaos.hostile import end_collector, note_destroyed
+from tests.chaos.house import WORKERS
+from tests.chaos.judges import DESTROYED, judge_destroyed, judge_dropped
+from tests.chaos.load import CLOSE_VARIABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from random import Random
+
+    from tests.chaos.house import House
+    from tests.chaos.keepers import Child
+
+    Spoil = Callable[[damage.Segment, int, Random], int]
+
+#: What a disk has for itself: twice what journals and ledger keep free, and some.
+DISK_MEBIBYTES: Final = 64
+#: Bytes that a process may still write of any file: side files and headers, and next to nothing of a ledger.
+FILE_BYTES_MAX: Final = 8 * 1024
+
+
+@contextlib.contextmanager
+def full(house: House) -> Iterator[None]:
+    """Leave no free block on the house's disk for a while."""
+    mounts.fill(house.state_dir)
+    try:
+        yield
+    finally:
+        mounts.empty(house.state_dir)
+
+
+@contextlib.contextmanager
+def failing(*children: Child | None) -> Iterator[None]:
+    """Have all writes of some processes fail that go further than the beginning of a file."""
+    alive = [child for child in children if child is not None and child.is_running]
+    limits = {child.pid: resource.prlimit(child.pid, resource.RLIMIT_FSIZE) for child in alive}
+    for child in alive:
+        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (FILE_BYTES_MAX, limits[child.pid][1]))
+    try:
+        yield
+    finally:
+        for child in alive:
+            if child.is_running:
+                resource.prlimit(child.pid, resource.RLIMIT_FSIZE, limits[child.pid])
+
+
+def wait_durable(house: House) -> None:
+    """Wait until each worker has its journal: one that begins in trouble has it in memory."""
+    if not house.is_control:
+        house.wait_until(
+            lambda: len(list(damage.journals(house.state_dir, are_alive=True))) >= WORKERS,
+            "each worker has a journal",
+        )
+
+
+# --- Full ---
+
+
+@fault(
+    "disk-full",
+    group="disk",
+    what="the disk is full for some seconds: segments, commits, seals, and what empties the ledger",
+    counted="disks filled",
+    share=0.02,
+    judge=judge_dropped,
+    disk_mebibytes=DISK_MEBIBYTES,
+    obstacle=mounts.cannot_mount,
+)
+def disk_full(house: House) -> None:
+    """The upstream is away at first, so that the ledger must both grow and shrink on the full disk."""
+    house.upstream.stop()
+    house.wait_s(0.1, 0.3)
+    with full(house):
+        house.wait_s(0.5, 1.0)
+        house.upstream.start()
+        house.wait_s(0.5, 1.5)
+    house.count("disks filled")
+
+
+@fault(
+    "disk-full-kill-collector",
+    group="disk",
+    what="SIGKILL of the collector while the disk is full; the next one starts on it",
+    counted="disks filled",
+    share=0.02,
+    judge=judge_dropped,
+    disk_mebibytes=DISK_MEBIBYTES,
+    obstacle=mounts.cannot_mount,
+)
+def disk_full_kill_collector(house: House) -> None:
+    """Even opening a database takes room."""
+    with full(house):
+        house.wait_s(0.3, 0.6)
+        house.strike(house.collector)
+        house.bury(house.collector)
+        house.start_collector()
+        house.wait_s(1.0, 2.0)
+    house.count("disks filled")
+
+
+@fault(
+    "disk-full-new-worker",
+    group="disk",
+    what="a worker begins while the disk is full, and has its journal in memory",
+    counted="disks filled",
+    share=0.02,
+    judge=judge_dropped,
+    settings={CLOSE_VARIABLE: "30"},
+    disk_mebibytes=DISK_MEBIBYTES,
+    obstacle=mounts.cannot_mount,
+)
+def disk_full_new_worker(house: House) -> None:
+    """It has time to hand over what it has; that of a killed one is gone, as `status` says before."""
+    wait_durable(house)
+    slot = house.any_slot()
+    house.retire(slot)
+    with full(house):
+        house.start_worker(slot)
+        house.wait_s(0.5, 1.0)
+    if not house.is_control:
+        # After an error the collector rests for a while.
+        house.wait_until(lambda: not house.status()["waiting"], "the collector takes in again")
+    house.retire(slot)
+    house.start_worker(slot)
+    house.count("disks filled")
+
+
+# --- Failing ---
+
+
+@fault(
+    "io-error",
+    group="disk",
+    what="an I/O error from each write to the ledger's files, for a second or two",
+    counted="I/O errors",
+    share=0.02,
+)
+def io_error(house: House) -> None:
+    """Commits, seals and settlements fail; nothing is acknowledged that is not there."""
+    if not house.is_control:
+        house.wait_up()
+    with failing(house.collector):
+        house.wait_s(0.5, 2.0)
+    house.count("I/O errors")
+
+
+@fault(
+    "io-error-kill",
+    group="disk",
+    what="SIGKILL of the collector amidst I/O errors",
+    counted="I/O errors",
+    share=0.02,
+)
+def io_error_kill(house: House) -> None:
+    """What the next one finds is what was committed before."""
+    if not house.is_control:
+        house.wait_up()
+    with failing(house.collector):
+        house.wait_s(0.1, 0.5)
+        house.strike(house.collector)
+        house.bury(house.collector)
+    house.start_collector()
+    house.count("I/O errors")
+
+
+@fault(
+    "no-segment",
+    group="disk",
+    what="no further journal segment can be made, for a second or two",
+    counted="segments refused",
+    share=0.02,
+    judge=judge_dropped,
+)
+def no_segment(house: House) -> None:
+    """What does not fit is dropped and counted, where a kill does not reach the count."""
+    wait_durable(house)
+    with failing(*(house.worker(slot) for slot in range(WORKERS))):
+        house.strike(house.collector)
+        house.bury(house.collector)
+        house.wait_s(0.5, 1.0)
+    slot = house.any_slot()
+    house.retire(slot)
+    house.start()
+    house.count("segments refused")
+
+
+# --- Damaged ---
+
+
+def _spoiled_journal(name: str, what: str, spoil: Spoil) -> None:
+    @fault(name, group="disk", what=what, counted="journals spoiled", share=0.05, judge=judge_destroyed)
+    def play(house: House) -> None:
+        house.count("journals spoiled")
+        if house.is_control:
+            return
+        house.wait_up()
+        house.strike(house.collector)
+        house.bury(house.collector)
+        house.wait_s(0.1, 0.4)
+        slot = house.any_slot()
+        house.retire(slot)
+        _spoil(house, spoil)
+        house.start()
+        house.wait_up()
+
+    play.__doc__ = "The rest of it is billed, and the next worker's journal is its own."
+
+
+def _spoil(house: House, spoil: Spoil) -> None:
+    """Spoil one segment of a dead worker's journal, and count what that destroys."""
+    positions = damage.held(house.state_dir).positions
+    whole = [
+        (each, positions.get(folder.name, 0))
+        for folder in damage.journals(house.state_dir, are_alive=False)
+        for each in damage.segments(folder)
+        if each.records()
+    ]
+    segment, committed = house.random.choice(whole)
+    house.count(DESTROYED, spoil(segment, committed, house.random))
+
+
+_spoiled_journal("journal-cut", "a dead worker's journal is cut off at any sector", damage.truncate)
+_spoiled_journal("journal-bit", "a bit flips in a dead worker's journal", damage.flip)
+
+
+def _spoiled_ledger(name: str, what: str, file: str) -> None:
+    @fault(name, group="disk", what=what, counted="ledgers spoiled", share=0.05, judge=judge_destroyed)
+    def play(house: House) -> None:
+        house.count("ledgers spoiled")
+        if house.is_control:
+            return
+        held = end_collector(house)
+        damage.spoil_ledger(house.state_dir, file, house.random)
+        house.start_collector()
+        house.wait_up()
+        if any(name.startswith("ledger-") for name in _quarantined(house)):
+            note_destroyed(house, held)
+
+    play.__doc__ = "It is believed as it was, or put aside and named."
+
+
+def _quarantined(house: House) -> list[str]:
+    """What was put aside in this round; it is taken away, for the next one to see its own."""
+    folder = house.state_dir / "quarantine"
+    names = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208  names are wanted
+    for name in names:
+        (folder / name).unlink()
+    return names
+
+
+_spoiled_ledger("ledger-cut-or-bit", "the ledger's file is cut off at a sector, or a bit flips", "ledger.db")
+_spoiled_ledger("log-cut-or-bit", "the ledger's WAL is cut off at a sector, or a bit flips", "ledger.db-wal")
