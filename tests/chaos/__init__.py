@@ -16,12 +16,15 @@ The files, each importing only earlier ones:
     traffic     which event number N of a thread is
     oracle      tracked against applied, from the tally and the sandbox's own SQLite file; knows no settle_mp
     control     the client that is known to lose
-    load        a worker: four threads that track
+    clock       the wall clock of a house, stepped from outside; mounts: small disks
+    load        a worker: four threads that track; forks: a process that forks lives in odd ways
+    damage      a state folder's files, read and spoiled without settle-mp
     ptrace      stops a process at its system calls
     points      the named moments between two durable writes
     keeper      forks collectors and workers, traces them (a process); keepers: the other end of its pipe
     house       all of these together: what a fault is played at
     fault       what a fault is, and the register
+    judges      what is lost must be what was destroyed, or what was dropped
     kills, …    the faults, a file a group
     matrix      rounds, batches, the state file, the table
 
@@ -70,6 +73,8 @@ that breaks its promises, is judged otherwise:
            settings={"SETTLE_MP_BATCH_ROWS_MAX": "10"})
 
 `verdict` has tracked, allowed, lost, twice (events) and complaints (sentences, of keys that differ first).
+`judges` has those of faults that destroy or drop events, which count what they destroy. `disk_mebibytes` gives the
+state folder a disk of its own, and `settings=clock.SETTINGS` the house a clock (`house.clock.step(3600.0)`).
 Faults of one group with the same judge, settings and upstream share a house in short runs; nothing of a round
 may be left standing that the next one does not expect (`house.upstream.clear_faults()`). Where a machine
 can't play it, `obstacle` is a function that says why; the test is then skipped with that reason.

@@ -30,7 +30,7 @@ def of(group: str) -> list[Fault]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("faults", map(of, GROUPS), ids=GROUPS)
+@pytest.mark.parametrize("faults", [of(group) for group in GROUPS], ids=GROUPS)
 def test_what_is_lost_is_what_was_destroyed_or_dropped(faults: list[Fault]) -> None:
     """Nothing comes twice, and whatever is not billed is named or counted, to the event."""
     playable = [each for each in faults if not each.obstacle()]
