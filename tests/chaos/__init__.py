@@ -73,8 +73,8 @@ that breaks its promises, is judged otherwise:
            settings={"SETTLE_MP_BATCH_ROWS_MAX": "10"})
 
 `verdict` has tracked, allowed, lost, twice (events) and complaints (sentences, of keys that differ first).
-`judges` has those of faults that destroy or drop events, which count what they destroy. `disk_mebibytes` gives the
-state folder a disk of its own, and `settings=clock.SETTINGS` the house a clock (`house.clock.step(3600.0)`).
+`judges` has those of faults that destroy or drop events, and count what they destroy. `disk_mebibytes` gives
+the state folder a disk of its own, `settings=clock.SETTINGS` the house a clock (`house.clock.step(3600.0)`).
 Faults of one group with the same judge, settings and upstream share a house in short runs; nothing of a round
 may be left standing that the next one does not expect (`house.upstream.clear_faults()`). Where a machine
 can't play it, `obstacle` is a function that says why; the test is then skipped with that reason.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tests.chaos import clock, damage
-from tests.chaos.disk import wait_durable
 from tests.chaos.fault import fault
 from tests.chaos.hostile import judge_hours
 from tests.chaos.judges import THREADS_KILLED, judge_dropped
@@ -60,7 +59,7 @@ def _look_at_ledger(house: House, bytes_max: int) -> None:
 )
 def journals_full(house: House) -> None:
     """The newest events are dropped, and the count of them outlives whoever counted."""
-    wait_durable(house)
+    house.wait_tracking()
     house.strike(house.collector)
     house.bury(house.collector)
     house.wait_s(1.5, 2.5)

@@ -54,11 +54,11 @@ class Segment:
         return found
 
 
-def journals(state_dir: Path, *, are_alive: bool) -> Iterator[Path]:
-    """The folders of journals whose producers live, or are dead."""
+def dead_journals(state_dir: Path) -> Iterator[Path]:
+    """The folders of journals whose producers are dead."""
     for folder in sorted((state_dir / "journals").glob("[!.]*")):
         with contextlib.suppress(FileNotFoundError):
-            if _is_locked(folder / "lock") == are_alive:
+            if not _is_locked(folder / "lock"):
                 yield folder
 
 

@@ -59,15 +59,6 @@ def failing(*children: Child | None) -> Iterator[None]:
                 resource.prlimit(child.pid, resource.RLIMIT_FSIZE, limits[child.pid])
 
 
-def wait_durable(house: House) -> None:
-    """Wait until each worker has its journal: one that begins in trouble has it in memory."""
-    if not house.is_control:
-        house.wait_until(
-            lambda: len(list(damage.journals(house.state_dir, are_alive=True))) >= WORKERS,
-            "each worker has a journal",
-        )
-
-
 # --- Full ---
 
 
@@ -83,6 +74,7 @@ def wait_durable(house: House) -> None:
 )
 def disk_full(house: House) -> None:
     """The upstream is away at first, so that the ledger must both grow and shrink on the full disk."""
+    house.wait_tracking()
     house.upstream.stop()
     house.wait_s(0.1, 0.3)
     with full(house):
@@ -104,6 +96,7 @@ def disk_full(house: House) -> None:
 )
 def disk_full_kill_collector(house: House) -> None:
     """Even opening a database takes room."""
+    house.wait_tracking()
     with full(house):
         house.wait_s(0.3, 0.6)
         house.strike(house.collector)
@@ -126,7 +119,7 @@ def disk_full_kill_collector(house: House) -> None:
 )
 def disk_full_new_worker(house: House) -> None:
     """It has time to hand over what it has; that of a killed one is gone, as `status` says before."""
-    wait_durable(house)
+    house.wait_tracking()
     slot = house.any_slot()
     house.retire(slot)
     with full(house):
@@ -188,7 +181,7 @@ def io_error_kill(house: House) -> None:
 )
 def no_segment(house: House) -> None:
     """What does not fit is dropped and counted, where a kill does not reach the count."""
-    wait_durable(house)
+    house.wait_tracking()
     with failing(*(house.worker(slot) for slot in range(WORKERS))):
         house.strike(house.collector)
         house.bury(house.collector)
@@ -226,7 +219,7 @@ def _spoil(house: House, spoil: Spoil) -> None:
     positions = damage.held(house.state_dir).positions
     whole = [
         (each, positions.get(folder.name, 0))
-        for folder in damage.journals(house.state_dir, are_alive=False)
+        for folder in damage.dead_journals(house.state_dir)
         for each in damage.segments(folder)
         if each.records()
     ]

@@ -191,6 +191,16 @@ class House:
         """Let the load go on for a while."""
         time.sleep(self.random.uniform(least, most))
 
+    def wait_tracking(self) -> None:
+        """Wait until each worker has tracked, and so has its journal: one that begins in trouble has none."""
+        returned = self._tally.returned
+        lives = [(life, slot) for life, slot, worker in self._lives if worker is self._workers[slot]]
+        numbers = [[Stream(life, thread, slot).number for thread in range(THREADS)] for life, slot in lives]
+        self.wait_until(
+            lambda: all(any(returned[number] for number in each) for each in numbers),
+            "each worker has tracked",
+        )
+
     def retire(self, slot: int) -> None:
         """Have a worker end in good order, and start nobody in its slot."""
         self._tally.stop(slot)
