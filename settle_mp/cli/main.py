@@ -32,6 +32,7 @@ class _Command:
 _COMMANDS: Final[Mapping[str, _Command]] = {
     "collector": _Command(summary="Run the collector in the foreground."),
     "status": _Command(summary="Show the books: what was tracked, confirmed, pending, dropped."),
+    "top": _Command(summary="Watch the books in the terminal.", extra="top"),
     "flush": _Command(summary="Ask the collector to ship everything of every worker."),
     "deadletter": _Command(summary="Look at what was refused for good; replay or discard it."),
     "indoubt": _Command(summary="Look at what may have been applied; retry, confirm or discard it."),
