@@ -45,6 +45,8 @@ class AsyncEvents(Tracker[EventT_contra]):
         from settle_mp.worker.async_line import in_thread
 
         deadline_s = time.monotonic() + checked_timeout(timeout)
+        if self._settings.disabled:
+            return self._events.flush(0)
         return await in_thread(lambda: self._events.flush(max(0.0, deadline_s - time.monotonic())))
 
     @property

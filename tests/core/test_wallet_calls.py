@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,14 @@ def test_a_debit_is_the_documented_request() -> None:
     }
     assert (call.idempotency_key, call.is_write) == ("k", True)
     assert _debit(amount=10).body == b'{"amount":10}'
+
+
+def test_metadata_are_those_of_events() -> None:
+    """Dates, Decimals and the like in their forms, and the same bytes whatever the order of keys."""
+    metadata = {"at": date(2026, 11, 22), "rate": Decimal("0.1234567890123456789"), "tags": {"b", "a"}}
+    body = _debit(amount=1, metadata=metadata).body
+    assert body.endswith(b'"metadata":{"at":"2026-11-22","rate":0.1234567890123456789,"tags":["a","b"]}}')
+    assert _debit(amount=1, metadata=dict(reversed(metadata.items()))).body == body
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,20 @@ def test_it_needs_no_loop_to_be_made_and_to_track(make_async: Callable[..., Asyn
     assert settle.events.pending_count == 1
 
 
+def test_disabled_is_instant(make_async: Callable[..., AsyncSettle]) -> None:
+    """Nothing is waited for, and no thread is made, which a flush otherwise waits in."""
+    settle = make_async(disabled=True)
+
+    async def main() -> bool:
+        settle.events.track("u", "AI_QUERY")
+        flush = settle.events.flush(timeout=60)
+        with pytest.raises(StopIteration) as ended:
+            flush.send(None)  # a coroutine that never gives up its turn
+        return bool(ended.value.value)
+
+    assert asyncio.run(main())
+
+
 @pytest.mark.slow
 def test_flush_waits_for_the_upstream_and_not_the_loop(
     host: Host, make_async: Callable[..., AsyncSettle]
