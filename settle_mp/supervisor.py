@@ -40,6 +40,9 @@ USAGE: Final = 2
 ALREADY_RUNNING: Final = 75
 CONFIG: Final = 78
 
+#: By these a service talks to systemd; a child that said READY or STOPPING would speak for its host.
+SYSTEMDS: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+
 #: The last descriptor that a program is given on purpose.
 STDERR: Final = 2
 #: The pause before the collector is started again, in seconds: doubled with each death, up to the second.
@@ -128,6 +131,7 @@ class Supervisor:
             self._child = subprocess.Popen(  # noqa: S603  our own program
                 self._command,
                 stdin=subprocess.DEVNULL,
+                env=_environ(),
                 preexec_fn=_die_with_parent(),  # noqa: PLW1509  this process has one thread
             )
         except OSError as error:
@@ -270,6 +274,11 @@ def _die_with_parent() -> Callable[[], None] | None:
             os._exit(1)
 
     return arrange
+
+
+def _environ() -> dict[str, str]:
+    """The collector's environment: what systemd says to the host is not for the host's child."""
+    return {name: value for name, value in os.environ.items() if name not in SYSTEMDS}
 
 
 def _how(code: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import click
@@ -9,6 +10,7 @@ import click
 from settle_mp.cli import exit_codes
 from settle_mp.cli.options import SECONDS, SettingsLoader, with_settings_loader
 from settle_mp.collector.ledger import LedgerError
+from settle_mp.collector.notify import Notifier
 from settle_mp.collector.service import Collector
 from settle_mp.collector.startup import AlreadyRunningError, open_collector, spare_garbage_collection
 from settle_mp.transport import AddressError
@@ -40,7 +42,12 @@ def collector(load_settings: SettingsLoader, *, drain_timeout_s: float) -> int:
     try:
         spare_garbage_collection()
         opened = open_collector(load_settings())
-        Collector(opened, drain_timeout_s=drain_timeout_s, reload_settings=load_settings).run()
+        Collector(
+            opened,
+            drain_timeout_s=drain_timeout_s,
+            reload_settings=load_settings,
+            notifier=Notifier(os.environ),
+        ).run()
     except AlreadyRunningError as error:
         click.echo(f"settle-mp: {error}; it goes on, this one ends", err=True)
         return exit_codes.ALREADY_RUNNING

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from settle_mp.collector.flushing import Answers
+    from settle_mp.collector.notify import Notifier
     from settle_mp.collector.sockets import Ready
     from settle_mp.collector.startup import Opened
     from settle_mp.config import Settings
@@ -37,6 +38,8 @@ log: Final = logging.getLogger("settle_mp")
 GATHER_S: Final = 0.02
 #: How long a stop waits for requests under way, so that they don't end in doubt, in seconds.
 STOP_S: Final = 5.0
+#: How long the end itself may take, on a busy disk, in seconds.
+END_S: Final = 10.0
 #: How often long-gone producers are forgotten, in seconds.
 FORGET_EVERY_S: Final = 600.0
 #: The longest wait of the loop, in seconds.
@@ -47,7 +50,12 @@ class Collector:
     """Runs until it is told to stop. Use `startup.open_collector` to make one."""
 
     def __init__(
-        self, opened: Opened, *, drain_timeout_s: float, reload_settings: Callable[[], Settings]
+        self,
+        opened: Opened,
+        *,
+        drain_timeout_s: float,
+        reload_settings: Callable[[], Settings],
+        notifier: Notifier,
     ) -> None:
         """Take over what startup has opened and locked."""
         self._opened = opened
@@ -55,13 +63,14 @@ class Collector:
         self._drain_timeout_s = drain_timeout_s
         self._drain_scan = 0
         self._reload_settings = reload_settings
+        self._notifier = notifier
         self._sockets = Sockets(opened.endpoints, self._parts.delivery.wake_fd, admitted(opened.settings))
         self._stopping_since_s: float | None = None
         self._is_hurried = False
         self._recovery = Recovery(self._parts)
         self._forget_at_s = time.monotonic()
 
-    def run(self, on_ready: Callable[[], None] | None = None) -> None:
+    def run(self) -> None:
         """Serve until SIGTERM or SIGINT; see `stop`.
 
         Raises:
@@ -73,8 +82,7 @@ class Collector:
             self._parts.reception.publish(list(self._parts.state.members))
             self._sockets.open()
             log.info("collector_started", extra={"state_dir": str(self._opened.dir.root), "pid": os.getpid()})
-            if on_ready is not None:
-                on_ready()
+            self._notifier.ready()
             while not self._is_done():
                 self._turn()
         finally:
@@ -83,9 +91,12 @@ class Collector:
     # --- The turn ---
 
     def _turn(self) -> None:
+        now_s = time.monotonic()
+        self._notifier.alive(now_s)
         try:
             is_ready = self._recovery.is_ready()
-            ready = self._sockets.poll(self._wait_s() if is_ready else min(TURN_S_MAX, self._recovery.left_s))
+            wait_s = self._wait_s() if is_ready else min(TURN_S_MAX, self._recovery.left_s)
+            ready = self._sockets.poll(max(0.0, min(wait_s, self._notifier.left_s(now_s))))
             self._obey_signals()
             if is_ready and self._has_taken_in(ready):
                 self._send_out()
@@ -237,6 +248,7 @@ class Collector:
         if self._stopping_since_s is None:
             self._stopping_since_s = time.monotonic()
             self._drain_scan = self._parts.adoption.scan_anew()
+            self._notifier.stopping(self._drain_timeout_s + STOP_S + END_S)
             log.info("collector_stopping", extra={"drain_timeout_s": self._drain_timeout_s})
 
     def _may_drain(self) -> bool:
@@ -256,6 +268,7 @@ class Collector:
         return not parts.shipping.in_flight and not parts.reception.is_gathering
 
     def _reload(self) -> None:
+        self._notifier.reloading()
         try:
             settings = self._reload_settings()
             guests = admitted(settings)
@@ -265,6 +278,7 @@ class Collector:
             log.error("settings_not_reloaded", extra=notice("settings_not_reloaded", str(error)))  # noqa: TRY400
         else:
             log.info("settings_reloaded")
+        self._notifier.ready()
 
     def _close(self) -> None:
         signal.set_wakeup_fd(-1)
