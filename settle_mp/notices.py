@@ -119,6 +119,10 @@ NOTICES: Final[Mapping[str, Notice]] = {
         "events are kept in memory until the collector has them; a killed worker loses what it still had",
         "give the worker's user a state folder on a local disk that it can write",
     ),
+    "events_in_memory": Notice(
+        "they are gone, and not billed, when the process ends before a collector has taken them",
+        "start the collector, and give the worker's user a state folder that it can write",
+    ),
     "courier_not_started": Notice(
         "none: the collector reads the journal itself, some seconds later", _UNTOUCHED
     ),

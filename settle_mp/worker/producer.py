@@ -282,6 +282,9 @@ class Producer:
         life = self._mine()
         if life is not None and life.courier is not None and life.courier.is_running:
             life.courier.stop(timeout_s)
+        if life is not None and life.journal.is_volatile and life.journal.pending_count:
+            reason = f"{life.journal.pending_count} events are in memory alone"
+            self._teller.tell("events_in_memory", reason, level=logging.ERROR)
 
 
 _exits: list[int] = []

@@ -177,7 +177,7 @@ def others_names(state_dir: Path, _dice: random.Random) -> None:
 
 
 def impostors(state_dir: Path, _dice: random.Random) -> None:
-    """The same under the names of live workers, whose answers they get until the worker comes back."""
+    """What live workers say, under their names, whose answers come to the stranger until they are back."""
     for folder in statedir.producer_folders(state_dir / "journals"):
         producer = bytes.fromhex(folder.name)
         with speaking(state_dir, zmq.DEALER, "control", identity=producer) as said:

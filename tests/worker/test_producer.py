@@ -105,6 +105,16 @@ def degraded(make_client: Callable[..., Settle], state_dir: Path, caplog: pytest
     return client
 
 
+def test_what_is_left_in_memory_at_the_end_is_told(
+    degraded: Settle, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Promise 3: nobody has taken it and no file holds it, so that the end of the process takes it, aloud."""
+    caplog.clear()
+    degraded.close(timeout=0.05)
+    (said,) = [record for record in caplog.records if record.message == "events_in_memory"]
+    assert said.reason.startswith("100 events")  # type: ignore[attr-defined]
+
+
 def test_without_a_folder_events_go_through_memory(
     degraded: Settle, state_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
