@@ -44,6 +44,8 @@ SERVERS: Final = {
 #: Commands that change the machine: what they name is looked up instead.
 _INSTALLS: Final = re.compile(r"(?:python3? -m )?pip install (?P<what>.+)")
 _MAKES: Final = re.compile(r"make (?P<target>[a-z]+)\b")
+#: A view that takes a terminal and does not end: its help is asked for.
+_LIVE: Final = re.compile(r"^settle-mp top\b")
 _EXPORT: Final = re.compile(r"export ((?:\w+=\S+\s*)+)(?:#.*)?$")
 _PORT: Final = re.compile(r"(?:127\.0\.0\.1:|localhost:|--port[ =])(\d{4,5})\b")
 
@@ -117,7 +119,7 @@ class Page:
                     name, _, value = each.partition("=")
                     os.environ[name] = value
             else:
-                rest.append(line)
+                rest.append(_LIVE.sub("settle-mp top --help", line))
         text = "\n".join(rest).strip()
         ready = _ready(text)
         if ready is not None:
