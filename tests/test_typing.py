@@ -13,10 +13,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-#: A line that ends in `# wrong` must be an error, and no other line may be one.
+#: A line that ends in `# wrong` must be an error, no other line may be one. StrEnum came with Python 3.11.
 PROGRAM = """\
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Literal, get_args
 
 from typing_extensions import assert_type
@@ -27,7 +27,11 @@ from settle_mp import AsyncSettle, AsyncSettleSettle, FlushReport, Settle, Settl
 AppEvent = Literal["AI_QUERY", "PDF_EXPORT"]
 
 
-class Named(str, Enum):
+class Named(StrEnum):
+    AI_QUERY = "AI_QUERY"
+
+
+class Mixed(str, Enum):
     AI_QUERY = "AI_QUERY"
 
 
@@ -39,6 +43,7 @@ any_text = Settle()
 any_text.events.track("user_123", "ANYTHING", 1.5, {"model": "gpt-4"})
 any_text.events.track(user_id="user_123", event_type="ANYTHING", quantity=Decimal("0.1"), metadata=None)
 any_text.events.track("user_123", Named.AI_QUERY)
+any_text.events.track("user_123", Mixed.AI_QUERY)
 any_text.events.track("user_123")  # wrong
 any_text.events.track(123, "AI_QUERY")  # wrong
 any_text.events.track("user_123", "AI_QUERY", "1")  # wrong
@@ -57,6 +62,10 @@ Settle[AppEvent](event_types=["NO"])  # wrong
 named = Settle[Named]()
 named.events.track("user_123", Named.AI_QUERY)
 named.events.track("user_123", "AI_QUERY")  # wrong
+
+mixed = Settle[Mixed](event_types=Mixed)
+mixed.events.track("user_123", Mixed.AI_QUERY)
+mixed.events.track("user_123", Named.AI_QUERY)  # wrong
 
 plain = Settle(event_types=Plain)
 assert_type(plain, Settle[Plain])
@@ -129,7 +138,18 @@ def program(tmp_path: Path) -> str:
 def test_mypy_rejects_what_is_wrong_and_nothing_else(program: str) -> None:
     """In its strict mode."""
     cache = ["--cache-dir", str(ROOT / ".mypy_cache")]
-    output = run(sys.executable, "-m", "mypy", "--strict", "--output", "json", *cache, program)
+    output = run(
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--python-version",
+        "3.11",
+        "--output",
+        "json",
+        *cache,
+        program,
+    )
     found = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     errors = {each["line"]: each["message"] for each in found if each["severity"] == "error"}
     assert errors.keys() == wrong_lines(), output
@@ -155,7 +175,7 @@ def test_every_type_that_users_can_meet_is_known() -> None:
 
 def test_pyright_rejects_what_is_wrong_and_nothing_else(program: str) -> None:
     """In its default mode, as editors run it."""
-    report = json.loads(run("pyright", "--outputjson", program))
+    report = json.loads(run("pyright", "--pythonversion", "3.11", "--outputjson", program))
     found: list[dict[str, Any]] = report["generalDiagnostics"]
     lines = {each["range"]["start"]["line"] + 1 for each in found if each["severity"] == "error"}
     assert lines == wrong_lines(), found
