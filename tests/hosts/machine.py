@@ -202,7 +202,7 @@ class Host:
         # `python -m gunicorn` lies a module named http.
         command = [sys.executable, str(Path(sys.executable).with_name("gunicorn"))]
         command += [f"--config={path}", *options, app]
-        server = self._add(Gunicorn, command, environ)
+        server = self._add(Gunicorn, self.wrap(command), environ)
         server.wait_said("Listening at")
         return server
 
