@@ -316,7 +316,7 @@ class BooksMachine(RuleBasedStateMachine):
 
 
 def _settings() -> Any:
-    return settings(max_examples=50, stateful_step_count=50, deadline=None)
+    return settings(max_examples=100, stateful_step_count=50, deadline=None)
 
 
 BooksMachine.TestCase.settings = _settings()

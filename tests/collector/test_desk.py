@@ -328,7 +328,9 @@ def test_a_discarded_letter_stays_in_the_books(parts: Bench, upstream: Upstream)
     assert amounts(parts) == {"discarded": "1/1"}
 
 
-def test_an_event_that_a_rule_refused_is_judged_anew(state_dir: Path, upstream: Upstream) -> None:
+def test_an_event_that_a_rule_refused_is_judged_anew(
+    state_dir: Path, upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
     """Refused at intake, it has no quantity; once its rule is mended it has, and the books know."""
     rules = state_dir / "settle-mp.toml"
     rules.write_text('[events.AI_QUERY]\nsum = ["tokens"]\n')
@@ -338,6 +340,7 @@ def test_an_event_that_a_rule_refused_is_judged_anew(state_dir: Path, upstream: 
         journal.close()
         made.take_in()
         assert amounts(made) == {"dead_lettered": "1/0"}
+        assert [each.message for each in caplog.records if each.levelname == "WARNING"] == ["events_refused"]
         assert "still is no valid event" in decide(made, decision.REPLAY, 1).reason
     rules.write_text("")
     with bench(state_dir, upstream, config_path=rules) as made:

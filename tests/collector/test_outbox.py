@@ -85,7 +85,9 @@ def test_a_clock_that_was_set_back_delays_nothing_for_long(till: Till, outbox: O
     assert [each.id for each in outbox.due(NOW_S - WAIT_MAX_S - 1, 9)] == [batch.id]
 
 
-def test_a_body_that_changed_on_the_disk_is_never_sent(till: Till, outbox: Outbox) -> None:
+def test_a_body_that_changed_on_the_disk_is_never_sent(
+    till: Till, outbox: Outbox, caplog: pytest.LogCaptureFixture
+) -> None:
     """A batch that is not what was sealed is held and named; the others go on, and so does the next start."""
     bad, good, gone = (till.batch(user) for user in ("ann", "bob", "cy"))
     tamper(till, "UPDATE bodies SET body = replace(body, '1', '9') WHERE batch = ?", bad.id)
@@ -93,6 +95,7 @@ def test_a_body_that_changed_on_the_disk_is_never_sent(till: Till, outbox: Outbo
     assert [batch.id for batch in outbox.due(NOW_S, 9)] == [good.id]
     assert [batch.id for batch in outbox.held()] == [bad.id, gone.id]
     assert outbox.held()[0].body == b""
+    assert [record.message for record in caplog.records] == ["batch_damaged"] * 2
     residues = till.ledger.residues()
     assert [text for text in residues if text.startswith(f"batch {bad.id} ")]
     assert "bodies: 2 rows, 3 were written" in residues

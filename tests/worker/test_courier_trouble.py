@@ -94,6 +94,28 @@ def test_an_error_in_the_courier_is_told_and_begun_anew(
     assert [record.message for record in caplog.records] == ["courier_failed"]
 
 
+def test_a_collector_that_is_not_there_is_told(
+    client: Settle,
+    collector: FakeCollector,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once, with where it should be and what to do; nothing is lost, and it arrives when there is one."""
+    monkeypatch.setattr(hellos, "HELLO_S", 0.01)
+    monkeypatch.setattr(hellos, "HELLO_S_MAX", 0.02)
+    collector.stop()
+    track(client, "early")
+    wait_until(lambda: caplog.records, "it is told")
+    (record,) = caplog.records
+    assert (record.message, record.levelno) == ("collector_not_heard", logging.WARNING)
+    assert str(StateDir(client._settings.state_dir).control_socket) in vars(record)["reason"]
+    assert "settle-mp collector" in vars(record)["mend"]
+    collector.start()
+    with collector.serving():
+        assert client.events.flush(timeout=DEADLINE_S)
+    assert collector.users() == ["early"]
+
+
 def test_a_connection_that_somebody_took_over_is_made_anew(
     client: Settle, collector: FakeCollector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
