@@ -34,7 +34,7 @@ docs: $(VENV)/.installed-docs ## build the site of the documentation into build/
 	@echo "Built: build/site/index.html; to search it as well: $(BIN)/python -m http.server --directory build/site"
 
 bench: $(VENV)/.installed-dev ## run the benchmarks (minutes; wants a quiet machine)
-	@for name in track loop collector idle; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
+	@for name in track loop collector idle footprint hub; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 fuzz: $(VENV)/.installed-dev $(VENV)/.installed-fuzz ## fuzz all decoders, RUNS inputs each (1,000,000: some minutes)
 	@$(BIN)/python -m tests.fuzz --runs $(or $(RUNS),1000000)

@@ -15,6 +15,7 @@ __all__ = ["app"]
 
 def _is_up() -> None:
     write("~ worker is up")
+    write(f"~ up {os.getpid()}")
 
 
 def _ends() -> None:

@@ -134,7 +134,7 @@ def _is_alive(pid: int) -> bool:
 
 ENDINGS: Final = {
     "SIGTERM": Ending(run=_end(signal.SIGTERM)),
-    "SIGQUIT": Ending(run=_end(signal.SIGQUIT)),
+    "SIGQUIT": Ending(run=_end(signal.SIGQUIT), conf="graceful_timeout = 5"),
     "SIGHUP reload": Ending(run=_reload),
     "SIGUSR2 upgrade": Ending(run=_upgrade),
     "max_requests 10": Ending(run=_end(signal.SIGTERM), conf="max_requests = 10"),
@@ -158,6 +158,13 @@ _FAST: Final = {
 }
 
 
+def _without(form: str, ending: str, *, is_preloaded: bool) -> tuple[tuple[str, str], ...]:
+    """Phases that can't be had: preloaded, the arbiter's own end is a shutdown, too."""
+    if form == "uvicorn's worker" and ending == "SIGQUIT" and not is_preloaded:
+        return (("shutdown", "uvicorn's worker goes on after SIGQUIT until gunicorn kills it"),)
+    return ()
+
+
 def _row(form: str, name: str, *, is_preloaded: bool) -> Row:
     app, worker_class = CLASSES[form]
     ending = ENDINGS[name]
@@ -176,6 +183,7 @@ def _row(form: str, name: str, *, is_preloaded: bool) -> Row:
         ending=name,
         play=play,
         host_says=ending.host_says,
+        without=_without(form, name, is_preloaded=is_preloaded),
         is_fast=(form, is_preloaded, name) in _FAST,
     )
 

@@ -58,14 +58,9 @@ class Stage:
         self.wait_over()
         self.shutdown_s = time.monotonic() - start_s
 
-    @property
-    def collector_pid(self) -> int | None:
-        """The process that is no part of the host, where there is one already."""
-        return None if self._collector is None else self._collector.pid
-
     def wait_over(self) -> None:
         """Wait until no process is left but the collector."""
-        left = {self.collector_pid}
+        left = set() if self._collector is None else {self._collector.pid}
         what = "no process of the host is left"
         wait_until(lambda: set(self.machine.pids()) <= left, what, DEADLINE_S, every_s=0.02)
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.hosts.machine import ROOT
-from tests.hosts.matrix import HOSTS, ROWS
+from tests.hosts.matrix import HOSTS, NOT_PLAYED_YET, ROWS
 from tests.hosts.results import Results
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.hosts.row import Row
+    from tests.hosts.row import Collecting, Row
 
 PAGE: Final = ROOT / "docs" / "hosts" / "README.md"
 BEGIN: Final = "<!-- The table: made by `make hosts`, not by hand. -->"
@@ -32,7 +33,7 @@ def page_with_table(page: str) -> str:
 
 def table() -> str:
     """All hosts, each with its rows."""
-    return "\n".join(line for host in HOSTS for line in _host(host))
+    return "\n".join(line for host in HOSTS if host not in NOT_PLAYED_YET for line in _host(host))
 
 
 def _host(host: str) -> Iterator[str]:
@@ -44,8 +45,22 @@ def _host(host: str) -> Iterator[str]:
         yield f"Figures before a stroke are with {names[0]}, behind it with {names[1]}.\n"
     yield _HEAD
     yield from (_line(row, results.rows.get(row.name, {})) for row in ROWS if row.host == host)
+    up, down = _grew(host, results, "up"), _grew(host, results, "down")
+    yield f"\nShutdown grew by {up} with the collector up, by {down} with it down."
     versions = ", ".join(f"{name} {version}" for name, version in sorted(results.versions.items()))
-    yield f"\nPlayed with {versions}.\n"
+    yield f"Played with {versions}.\n"
+
+
+def _grew(host: str, results: Results, collecting: Collecting) -> str:
+    """By how much shutdown grew in the median of all takes: single ones have the machine's noise in them."""
+    grown = [
+        results.rows[row.name][take.name]["shutdown_s"] - results.rows[row.name]["none"]["shutdown_s"]
+        for row in ROWS
+        for take in row.takes
+        if row.host == host and take.client == "ours" and take.collecting == collecting
+        if take.name in results.rows.get(row.name, {})
+    ]
+    return f"{statistics.median(grown):.1f} s in the median" if grown else "missing"
 
 
 def _line(row: Row, takes: dict[str, Any]) -> str:
@@ -81,5 +96,5 @@ def _control(row: Row, takes: dict[str, Any]) -> str:
     control = takes.get("control")
     if control is None:
         return "missing"
-    lost = f"{control['lost']} of {control['tracked']}"
+    lost = f"{control['lost']} of {control['tracked']}" + (", and hung" if control.get("has_hung") else "")
     return lost if control["lost"] or not row.gentle else f"{lost}: {row.gentle}"

@@ -55,7 +55,16 @@ def test_each_wrong_is_told(
 def test_a_control_that_loses_nothing_is_wrong_unless_the_row_says_why() -> None:
     """And a complaint that the app without us does not make is ours."""
     row = ROWS[0]
-    whole = Outcome(tracked=1, applied=1, lost=0, phases={}, shutdown_s=1.0, complaints=["theirs"], wrongs=[])
+    whole = Outcome(
+        tracked=1,
+        applied=1,
+        lost=0,
+        phases={},
+        shutdown_s=1.0,
+        has_hung=False,
+        complaints=["theirs"],
+        wrongs=[],
+    )
 
     def played(**others: Outcome) -> dict[str, Outcome]:
         fresh = {take.name: replace(whole, wrongs=[]) for take in row.takes}

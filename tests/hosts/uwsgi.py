@@ -6,15 +6,17 @@ like the forms that name --enable-threads.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+import pytest
 
 from tests.hosts.machine import is_answered
 from tests.hosts.row import Row
@@ -23,10 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.hosts.machine import Program
+    from tests.hosts.oracle import Account
     from tests.hosts.stage import Stage
 
 #: Requests before the ending, and again after each change.
 REQUESTS: Final = 60
+WORKERS: Final = 2
 #: Where it listens, in what it says.
 PORT: Final = re.compile(r"bound to TCP address 127\.0\.0\.1:(\d+)")
 
@@ -62,21 +66,37 @@ class Server:
     def __init__(self, stage: Stage, *options: str) -> None:
         self.stage = stage
         command = [sys.executable, str(Path(sys.executable).with_name("uwsgi"))]
-        command += ["--http-socket=127.0.0.1:0", "--module=tests.apps.uwsgi:app", "--processes=2"]
+        # A port that uWSGI chose itself would be another one after a reload.
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            self.port: int = taken.getsockname()[1]
+        command += [
+            f"--http-socket=127.0.0.1:{self.port}",
+            "--module=tests.apps.uwsgi:app",
+            f"--processes={WORKERS}",
+        ]
+        # A reload starts the program anew, which the wheel takes to be the Python behind our environment's.
+        command += [f"--binary-path={sys.executable}"]
         self.program: Program = stage.run([*command, *options], HOST_VARIANT=stage.variant)
-        found = PORT.search(self.program.wait_said("bound to TCP address"))
-        assert found is not None
-        self.port = int(found[1])
-        self.wait_workers(2)
+        self.wait_workers(WORKERS)
 
     def wait_workers(self, count: int) -> None:
         """Wait until so many workers have come up in all."""
         self.stage.wait_word("worker is up", count)
 
+    def wait_steady(self) -> None:
+        """Wait until the master has its two workers again: one that is just born hears no signal."""
+
+        def is_steady(account: Account) -> bool:
+            pids = self.stage.machine.pids()
+            return sum(f"up {pid}" in account.words for pid in pids) == WORKERS
+
+        self.stage.wait_account(is_steady, "both workers have come up")
+
     def post(self, count: int = REQUESTS) -> None:
         """Send requests one by one, so that both workers get some."""
         for number in range(count):
-            is_answered(self.port, str(number))
+            if not is_answered(self.port, str(number)):
+                pytest.fail(f"request {number} was not answered")
 
     def ask(self, name: str) -> None:
         """Send a request that will never be answered."""
@@ -84,13 +104,14 @@ class Server:
 
     def signal_all(self, number: int) -> None:
         """Signal the master, or each worker where there is none."""
-        for pid in {self.program.pid} if "--master" in self.program.command else self.stage.machine.pids():
-            with contextlib.suppress(ProcessLookupError):
-                if pid not in {os.getpid(), self.stage.collector_pid}:
-                    os.kill(pid, number)
+        if "--master" in self.program.command:
+            self.program.send(number)
+        else:
+            os.killpg(self.program.pid, number)
 
 
 def _end(server: Server, number: int = signal.SIGINT) -> None:
+    server.wait_steady()
     with server.stage.ending():
         server.signal_all(number)
 
@@ -122,11 +143,14 @@ class Ending:
 
     run: Callable[[Server], None] = _end
     options: tuple[str, ...] = ()
+    without_master: tuple[tuple[str, str], ...] = ()
 
 
 ENDINGS: Final = {
     "SIGINT": Ending(),
-    "SIGQUIT": Ending(run=_quit),
+    "SIGQUIT": Ending(
+        run=_quit, without_master=(("shutdown", "without a master nothing catches SIGQUIT: it kills"),)
+    ),
     "max-requests 10": Ending(options=("--max-requests=10", "--min-worker-lifetime=0")),
     "graceful reload (SIGHUP)": Ending(run=_reload),
     "harakiri (SIGKILL)": Ending(run=_time_out, options=("--harakiri=2",)),
@@ -148,7 +172,7 @@ def _row(form_name: str, ending_name: str) -> Row:
         form=form_name,
         ending=ending_name,
         play=play,
-        without=form.without,
+        without=(*form.without, *(() if "--master" in form.options else ending.without_master)),
         is_fast=(form_name, ending_name) in _FAST,
     )
 
