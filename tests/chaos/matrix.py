@@ -283,7 +283,7 @@ def table(rows: Mapping[str, Row]) -> str:
 def _line(members: Sequence[Fault], rows: Mapping[str, Row]) -> str:
     first, played = members[0], [rows[each.name] for each in members]
     what = f"{first.family}: {'; '.join(each.member for each in members)}" if first.family else first.what
-    counts = [row.counts[each.counted] for each, row in zip(members, played, strict=True)]
+    counts = [_times(each, row) for each, row in zip(members, played, strict=True)]
     times = f"{min(counts):,}" + " each" * (len(counts) > 1)
     sums = [f"{sum(values):,}" for values in zip(*map(_figures, played), strict=True)]
     if first.group != DOUBTFUL:
@@ -291,6 +291,11 @@ def _line(members: Sequence[Fault], rows: Mapping[str, Row]) -> str:
     # Of a family the one that would lose most.
     power_loss = max({each.power_loss for each in members}, key=lambda text: text == UNCOMMITTED)
     return f"| {' | '.join([what, times, *sums, power_loss])} |"
+
+
+def _times(fault: Fault, row: Row) -> int:
+    # SIGKILLs have a column of their own: some rounds have several.
+    return row.rounds if fault.counted == "SIGKILL" else row.counts[fault.counted]
 
 
 def _figures(row: Row) -> tuple[int, ...]:
