@@ -36,6 +36,9 @@ def make_ledger(path: Path, ledger_id: bytes, now_s: float) -> None:
         connection = sqlite3.connect(building, isolation_level=None)
         try:
             _fill(connection, ledger_id, now_s)
+            # Now, and not by whoever opens it first: a death in the middle of that would leave a journal that
+            # has to be rolled back, and a reader such as `status` may not. Closing takes the log away again.
+            connection.execute("PRAGMA journal_mode=WAL")
         finally:
             connection.close()
         building.rename(path)
@@ -47,7 +50,7 @@ def make_ledger(path: Path, ledger_id: bytes, now_s: float) -> None:
 
 
 def _fill(connection: sqlite3.Connection, ledger_id: bytes, now_s: float) -> None:
-    # Without a write-ahead log, since only the file itself is renamed; whoever opens it turns the log on.
+    # Without a write-ahead log, since only the file itself is renamed.
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA fullfsync=ON")
     connection.execute("BEGIN IMMEDIATE")

@@ -231,12 +231,14 @@ class House:
             if child is not None:
                 self._keeper.wait(child)
 
-    def kill_at(self, name: str, *, is_known: bool = True) -> bool:
+    def kill_at(self, name: str, *, is_known: bool = True, skip: int | None = None) -> bool:
         """Kill the collector or a worker at a point, which is counted. Starts nobody.
 
         Args:
             name: One of `points.POINTS`.
             is_known: Whether whoever is to die runs already; else it is started, and watched from then on.
+
+            skip: How often it is passed before; the dice's choice by default.
 
         Returns:
             Whether it was hit; else it died at another moment.
@@ -253,7 +255,7 @@ class House:
         child = self._victim(point, is_known=is_known and not point.is_at_start)
         if point.comes_of is not None:
             self.wait_up()
-        skip = self.random.randint(0, point.skip_max)
+        skip = self.random.randint(0, point.skip_max) if skip is None else skip
         is_hit = self._keeper.trace(child, name, skip=skip, timeout_s=POINT_S, state_dir=self.state_dir)
         self.count("SIGKILL")
         self.count(name if is_hit else f"missed: {name}")
