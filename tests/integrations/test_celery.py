@@ -18,19 +18,20 @@ pytestmark = pytest.mark.slow
 
 APP = "tests.integrations.celery_app"
 TASKS = 100
+#: Celery itself takes a second for each process, and many more on a busy machine.
+TASKS_S = 300.0
 
 
-@pytest.mark.parametrize("hooks", [{}, {"NO_HOOKS": "1"}], ids=["hooks", "no-hooks"])
-def test_a_process_for_each_task(host: Host, hooks: dict[str, str]) -> None:
+@pytest.mark.timeout(2 * TASKS_S)
+def test_a_process_for_each_task(host: Host) -> None:
     """100 tasks with max_tasks_per_child=1: 100 units upstream, 100 processes gone, nothing left behind."""
     host.collector()
     with redis() as broker:
-        worker = broker.worker(
-            host, APP, "--concurrency=25", "--max-tasks-per-child=1", TRACK_AT_IMPORT="1", **hooks
-        )
+        options = ("--concurrency=25", "--max-tasks-per-child=1")
+        worker = broker.worker(host, APP, *options, TRACK_AT_IMPORT="1")
         for number in range(TASKS):
             broker.send("track", number)
-        worker.wait_said(" succeeded in ", TASKS)
+        worker.wait_said(" succeeded in ", TASKS, TASKS_S)
         said = worker.end()
     processes = set(re.findall(r"INFO/ForkPoolWorker-(\d+)\] Task track\[[-\w]+\] succeeded", said))
     assert len(processes) == TASKS

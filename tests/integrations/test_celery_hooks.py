@@ -60,21 +60,39 @@ def test_a_drain_timeout_is_a_number_of_seconds(drain_timeout: object) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("pool", "name"), [("prefork", "celery:shop worker 1"), ("solo", "celery:shop")], ids=["prefork", "solo"]
-)
-def test_processes_are_named_for_operators(host: Host, pool: str, name: str) -> None:
-    """A prefork child has its number of Celery's own log; a pool within the main process the app's name."""
+def test_a_child_is_named_for_operators(host: Host) -> None:
+    """A prefork child has its number of Celery's own log."""
     with files() as broker:
-        worker = broker.worker(host, APP, f"--pool={pool}", "--concurrency=1")
+        worker = broker.worker(host, APP, "--pool=prefork", "--concurrency=1")
         broker.send("track", 1)
-        wait_until(lambda: name in _names(host.state_dir), f"{name} has tracked", DEADLINE_S)
+        what = "the child has tracked"
+        wait_until(lambda: _names(host.state_dir) == ["celery:shop worker 1"], what, DEADLINE_S)
         worker.end()
     host.collector()
     host.settle(1)
 
 
+def test_a_pool_within_the_main_process_has_the_apps_name(state_dir: Path) -> None:
+    """Of the solo pool, which says that it is a child as well, and of those that say nothing."""
+    code = """
+from celery import Celery, signals
+from settle_mp import Settle
+from settle_mp.integrations import celery as hooks
+class Worker:
+    app, loglevel = Celery("shop"), 20
+hooks.connect()
+signals.worker_init.send(sender=Worker)
+signals.worker_process_init.send(sender=None)
+Settle().events.track("ada", "TASK")
+"""
+    environ = {"SETTLE_MP_STATE_DIR": str(state_dir)}
+    subprocess.run([sys.executable, "-c", code], env=environ, check=True, timeout=DEADLINE_S)
+    assert _names(state_dir) == ["celery:shop"]
+
+
 def _names(state_dir: Path) -> list[str]:
+    if not StateDir(state_dir).journals.exists():
+        return []
     identities = [read_header(each).identity for each in producer_folders(StateDir(state_dir).journals)]
     return [identity.name for identity in identities if identity is not None]
 
