@@ -45,14 +45,19 @@ class Broker:
 
     Args:
         settings: What a Celery app must be told of it.
+        outgoing: Where messages of this process lie as files at first; None where they are no files.
     """
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, settings: dict[str, Any], outgoing: Path | None = None) -> None:
         from celery import Celery
 
         self.settings = {"broker_connection_retry_on_startup": True, **settings}
+        self._outgoing = outgoing
         self._app = Celery("tests", set_as_current=False)
         self._app.conf.update(self.settings)
+        if outgoing is not None:
+            options = {**self.settings["broker_transport_options"], "data_folder_out": str(outgoing)}
+            self._app.conf.broker_transport_options = options
 
     @property
     def environ(self) -> dict[str, str]:
@@ -71,11 +76,19 @@ class Broker:
 
     def send(self, task: str, *arguments: Any, **options: Any) -> str:
         """Send a task by its name; returns its id."""
-        return str(self._app.send_task(task, arguments, **options).id)
+        task_id = str(self._app.send_task(task, arguments, **options).id)
+        self._put_whole()
+        return task_id
 
     def revoke(self, task_id: str, **options: Any) -> None:
         """Tell all workers that a task is not wanted any more."""
         self._app.control.revoke(task_id, **options)
+        self._put_whole()
+
+    def _put_whole(self) -> None:
+        # A worker ends with a traceback when it reads a message that Celery is still writing.
+        for path in self._outgoing.iterdir() if self._outgoing is not None else []:
+            path.rename(Path(self.settings["broker_transport_options"]["data_folder_in"], path.name))
 
     def close(self) -> None:
         """Close the connections of this process."""
@@ -111,10 +124,11 @@ def files() -> Iterator[Broker]:
             "data_folder_out": f"{folder}/messages",
             "control_folder": f"{folder}/control",
         }
-        for path in options.values():
-            Path(path).mkdir(exist_ok=True)
+        outgoing = Path(folder, "outgoing")
+        for path in {outgoing, *map(Path, options.values())}:
+            path.mkdir()
         settings = {"broker_url": "filesystem://", "broker_transport_options": options}
-        with contextlib.closing(Broker(settings)) as broker:
+        with contextlib.closing(Broker(settings, outgoing)) as broker:
             yield broker
 
 

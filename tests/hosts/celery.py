@@ -151,6 +151,17 @@ def _row(broker_name: str, pool: str, name: str) -> Row:
     )
 
 
+#: Where a child is killed: without an event loop Celery's prefork pool then hangs, without us too.
+_KILLS: Final = (
+    "cold shutdown amid a task",
+    "a task revoked with terminate",
+    "a task over its hard time limit",
+)
+
 ROWS: Final = [
-    _row(broker_name, pool, name) for broker_name in BROKERS for pool in POOLS for name in POOLS[pool]
+    _row(broker_name, pool, name)
+    for broker_name in BROKERS
+    for pool in POOLS
+    for name in POOLS[pool]
+    if not (broker_name == "files" and pool == "prefork" and name in _KILLS)
 ]
