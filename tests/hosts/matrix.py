@@ -28,7 +28,3 @@ PACKAGES: Final[dict[str, tuple[str, ...]]] = {
 }
 
 HOSTS: Final[tuple[str, ...]] = tuple(dict.fromkeys(row.host for row in ROWS))
-
-#: Hosts whose results are not kept yet, so that the table has no place for them. `test_table` fails when one
-#: has been played, by `python -m tests.hosts HOST`, and is still in here.
-NOT_PLAYED_YET: Final[frozenset[str]] = frozenset({"Celery", "ASGI servers", "Django", "Python"})
