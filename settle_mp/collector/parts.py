@@ -189,7 +189,8 @@ class Parts:
         self.adoption.scan_soon()
         if not member.is_unseen:
             return []
-        if not goodbye.is_over:
+        if not goodbye.is_over and member.position < goodbye.position:
+            # What is left is its heir's to bring, however late that comes.
             self._record_dropped(producer, goodbye.dropped_count, goodbye.dropped_quantity)
         elif not member.is_volatile and member.position < goodbye.position:
             return [(producer, wire.GoBack(member.position))]

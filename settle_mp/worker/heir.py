@@ -103,6 +103,10 @@ class Heir:
 
     def _carry(self, folder: Path) -> None:
         remains = Remains(folder, statedir.StateDir(folder.parent.parent).quarantine)
+        if remains.is_done:
+            # As most are where workers come and go: what its courier said at the end has been heard.
+            remains.remove()
+            return
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
             carrier = Carrier(Link(context, self._collector, remains.producer), remains)

@@ -16,6 +16,7 @@ from settle_mp import journals, statedir
 from settle_mp.core.record import (
     HEAD_BYTES,
     HEADER_BYTES,
+    NO_LEDGER,
     count_events,
     encode_record,
     read_records,
@@ -66,6 +67,17 @@ class Remains:
     def committed(self) -> int:
         """Up to where a ledger has committed, as far as the header knows."""
         return self._counted[0]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its own header says that all of it is committed, and nothing was dropped: nobody needs it.
+
+        Raises:
+            OSError: It can't be read.
+        """
+        is_known = self.header.identity is not None and self.ledger != NO_LEDGER
+        has_drops = self.header.drops.dropped_count > 0
+        return is_known and not has_drops and next(self.pieces(self.committed), None) is None
 
     @property
     def ledger(self) -> bytes:

@@ -9,6 +9,7 @@ import pytest
 
 from settle_mp import statedir
 from settle_mp.core import wire
+from settle_mp.core.event import pack_event
 from settle_mp.journals import parse_header
 from settle_mp.worker import birth, heir
 from tests.collectors import folder_of, make_journal
@@ -92,6 +93,32 @@ def test_where_the_collector_sees_the_journals_there_are_no_heirs(
     wait_until(lambda: courier_of(client).asleep, "the courier has nothing to do")
     assert not courier_of(client)._heir._is_running  # type: ignore[union-attr]
     assert not statedir.is_locked(folder / "lock")
+
+
+def test_what_is_committed_to_its_end_is_removed_without_a_word(
+    client: Settle, collector: FakeCollector, state_dir: Path
+) -> None:
+    """Where workers come and go, most journals are such; one with drops, or with more behind, is carried."""
+    done, more, dropping = (make_journal(state_dir, "ada") for _ in range(3))
+    dropping.drop(1)
+    for journal in (done, more, dropping):
+        journal.commit(collector.ledger, journal.tail)
+    more.append(pack_event("bob", "CALL", 1, None))
+    for journal in (done, more, dropping):
+        journal.close()
+    track(client, "cyd")
+    heard: set[bytes] = set()
+    while len(heard) < 2:
+        hello = collector.hear(wire.Hello)
+        if hello.producer == journal_of(client).producer:
+            collector.welcome(hello, 0)
+        else:
+            heard.add(hello.producer)
+            collector.say(hello.producer, wire.Refused("not now"))
+    assert heard == {more.producer, dropping.producer}
+    wait_until(lambda: not folder_of(state_dir, done).exists(), "it is removed")
+    assert folder_of(state_dir, more).exists()
+    assert folder_of(state_dir, dropping).exists()
 
 
 def test_the_living_are_left_alone(client: Settle, collector: FakeCollector, state_dir: Path) -> None:
