@@ -14,6 +14,7 @@ import settlesettle
 
 import settle_mp
 from settle_mp import Settle, UsageSummary, attach
+from settle_mp.worker.client import Events
 from settle_mp.worker.track import Tracker
 from tests.hosts import host
 from tests.upstreams import upstream, wait_until
@@ -172,8 +173,12 @@ def test_its_timer_task_is_stopped(sdk: Attached, upstream: Upstream, state_dir:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_who_kept_the_old_functions_tracks_with_us(sdk: Attached, state_dir: Path, kind: str) -> None:
+def test_who_kept_the_old_functions_tracks_with_us(
+    sdk: Attached, state_dir: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Bound before, as in `track = settle.events.track`; more than the vendor's batch of 50 as well."""
+    flushed: list[Events[str]] = []
+    monkeypatch.setattr(Events, "flush", lambda events, *_: flushed.append(events))
     client = sdk.make(kind)
     track, flush, old_events = client.events.track, client.events.flush, client.events
     sdk.attach(client)
@@ -181,7 +186,8 @@ def test_who_kept_the_old_functions_tracks_with_us(sdk: Attached, state_dir: Pat
         sdk.in_loop(lambda: track("a", "AI_QUERY"))
     assert users(state_dir) == ["a"] * 60
     assert old_events.pending_count == 0
-    sdk.wait(flush()) if kind == "SettleSettle" else sdk.wait(old_events.flush())
+    sdk.wait(flush() if kind == "SettleSettle" else old_events.flush())
+    assert flushed == [getattr(client.events, "_events", client.events)]
 
 
 def test_a_batch_under_way_that_fails_is_taken_over(sdk: Attached, state_dir: Path) -> None:
