@@ -213,8 +213,14 @@ class BooksMachine(RuleBasedStateMachine):
         self.shipping._is_mended = True
         self.shipping.turn(is_urgent=True)
 
-    @precondition(lambda self: self.senders.jobs)
-    @rule(choice=CHOICE, name=st.sampled_from([*ANSWERS, "accepted", "accepted"]))
+    @rule(answers=st.lists(st.tuples(CHOICE, st.sampled_from([*ANSWERS])), min_size=1, max_size=8))
+    def converse(self, answers: list[tuple[int, str]]) -> None:
+        """Batches are sent, and one after the other is answered."""
+        for choice, name in answers:
+            self.ship()
+            if self.senders.jobs:
+                self.answer(choice, name)
+
     def answer(self, choice: int, name: str) -> None:
         """The upstream answers a batch under way; a key that it knows it does not apply again."""
         batch_id = sorted(self.senders.jobs)[choice % len(self.senders.jobs)]
@@ -316,7 +322,7 @@ class BooksMachine(RuleBasedStateMachine):
 
 
 def _settings() -> Any:
-    return settings(max_examples=100, stateful_step_count=50, deadline=None)
+    return settings(max_examples=60, stateful_step_count=50, deadline=None)
 
 
 BooksMachine.TestCase.settings = _settings()
