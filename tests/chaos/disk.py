@@ -21,6 +21,7 @@ from tests.chaos.load import CLOSE_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
     from random import Random
 
     from tests.chaos.house import House
@@ -205,21 +206,21 @@ def _spoiled_journal(name: str, what: str, spoil: Spoil) -> None:
         house.strike(house.collector)
         house.bury(house.collector)
         house.wait_s(0.1, 0.4)
-        slot = house.any_slot()
-        house.retire(slot)
-        _spoil(house, spoil)
+        dead = set(damage.dead_journals(house.state_dir))
+        house.retire(house.any_slot())
+        _spoil(house, spoil, set(damage.dead_journals(house.state_dir)) - dead)
         house.start()
         house.wait_up()
 
     play.__doc__ = "The rest of it is billed, and the next worker's journal is its own."
 
 
-def _spoil(house: House, spoil: Spoil) -> None:
-    """Spoil one segment of a dead worker's journal, and count what that destroys."""
+def _spoil(house: House, spoil: Spoil, folders: set[Path]) -> None:
+    """Spoil one segment of these journals, and count what that destroys."""
     positions = damage.held(house.state_dir).positions
     whole = [
         (each, positions.get(folder.name, 0))
-        for folder in damage.dead_journals(house.state_dir)
+        for folder in sorted(folders)
         for each in damage.segments(folder)
         if each.records()
     ]
