@@ -147,6 +147,9 @@ def _parse(data: bytes) -> tuple[list[Record], int]:
 class _Tape:
     """Where a producer expects a journal."""
 
+    #: Nothing is lost with the process: another one reads the file.
+    is_volatile = False
+
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
 
