@@ -90,6 +90,7 @@ def test_workers_are_named_for_operators(host: Host) -> None:
     names = sorted(_names(host.state_dir))
     assert [name for name in names if name.startswith("gunicorn:")]
     assert {name for name in names if "worker" in name} <= {f"gunicorn:{APP} worker {n}" for n in range(1, 5)}
+    assert host.status()["workers"] == names
     server.end()
     host.collector()
     host.settle(51)
