@@ -48,8 +48,9 @@ class Results:
 
     def prune(self, names: set[str]) -> None:
         """Forget rows that are not declared any more."""
-        self.rows = {name: takes for name, takes in self.rows.items() if name in names}
-        self._write()
+        if self.rows.keys() - names:
+            self.rows = {name: takes for name, takes in self.rows.items() if name in names}
+            self._write()
 
     def has(self, row: Row) -> bool:
         """Whether a row was played whole, and nothing was wrong."""
