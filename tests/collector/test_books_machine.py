@@ -198,9 +198,11 @@ class BooksMachine(RuleBasedStateMachine):
         """Sums take the place of frames."""
         self.ledger.compact(self.state.windows, TIME_S)
 
-    @rule()
-    def crash(self) -> None:
-        """The collector is killed, with batches under way, and another one starts."""
+    @rule(is_applied=st.booleans())
+    def crash(self, *, is_applied: bool) -> None:
+        """The collector is killed, with batches under way that may still be applied; another one starts."""
+        for key, body in self.senders.jobs.values() if is_applied else ():
+            self.apply(key, body)
         self.ledger.close()
         self.open()
 
@@ -227,12 +229,17 @@ class BooksMachine(RuleBasedStateMachine):
         key, body = self.senders.jobs.pop(batch_id)
         answer, is_applied = ANSWERS[name]
         assert self.known.get(key, body) == body, "one key came with two bodies"
-        if is_applied and key not in self.known:
+        if is_applied:
+            self.apply(key, body)
+        self.senders.done.append(Completed(batch_id=batch_id, answer=answer, took_s=0.0))
+        self.shipping.turn(is_urgent=False, is_ending=True)
+
+    def apply(self, key: str, body: bytes) -> None:
+        """The upstream takes a batch, unless it knows the key."""
+        if key not in self.known:
             self.known[key] = body
             for row in json.loads(body)["events"]:
                 self.applied[row["userId"]] += row["quantity"]
-        self.senders.done.append(Completed(batch_id=batch_id, answer=answer, took_s=0.0))
-        self.shipping.turn(is_urgent=False, is_ending=True)
 
     # --- A person ---
 
