@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.chaos.house import House
 
 #: The smallest that may be set, so that the load comes to them in a second.
-JOURNAL_BYTES_MAX: Final = 128 * 1024
+JOURNAL_BYTES_MAX: Final = 64 * 1024
 LEDGER_BYTES_MAX: Final = 1024 * 1024
 #: What a journal may have beyond its bound: a segment that is committed and not freed, and its header.
 JOURNAL_SLACK_BYTES: Final = JOURNAL_BYTES_MAX + 4096
@@ -62,7 +62,7 @@ def journals_full(house: House) -> None:
     house.wait_tracking()
     house.strike(house.collector)
     house.bury(house.collector)
-    house.wait_s(1.5, 2.5)
+    house.wait_dropped()
     _look_at_journals(house)
     slot = house.any_slot()
     house.strike(house.worker(slot))
@@ -86,9 +86,9 @@ def ledger_full(house: House) -> None:
     if not house.is_control:
         house.wait_up()
     house.upstream.stop()
-    for _ in range(4):
-        house.wait_s(0.5, 0.8)
-        _look_at_ledger(house, LEDGER_BYTES_MAX)
+    house.wait_trouble()
+    house.wait_s(0.2, 0.5)
+    _look_at_ledger(house, LEDGER_BYTES_MAX)
     house.upstream.start()
     house.count("ledgers filled")
 

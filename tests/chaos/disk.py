@@ -79,7 +79,7 @@ def disk_full(house: House) -> None:
     house.upstream.stop()
     house.wait_s(0.1, 0.3)
     with full(house):
-        house.wait_s(0.5, 1.0)
+        house.wait_trouble()
         house.upstream.start()
         house.wait_s(0.5, 1.5)
     house.count("disks filled")
@@ -149,7 +149,8 @@ def io_error(house: House) -> None:
     if not house.is_control:
         house.wait_up()
     with failing(house.collector):
-        house.wait_s(0.5, 2.0)
+        house.wait_trouble()
+        house.wait_s(0.1, 0.5)
     house.count("I/O errors")
 
 
@@ -186,7 +187,7 @@ def no_segment(house: House) -> None:
     with failing(*(house.worker(slot) for slot in range(WORKERS))):
         house.strike(house.collector)
         house.bury(house.collector)
-        house.wait_s(0.5, 1.0)
+        house.wait_dropped()
     slot = house.any_slot()
     house.retire(slot)
     house.start()

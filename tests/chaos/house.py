@@ -191,6 +191,17 @@ class House:
         """Let the load go on for a while."""
         time.sleep(self.random.uniform(least, most))
 
+    def wait_dropped(self) -> None:
+        """Wait until some event more is dropped than were before."""
+        if not self.is_control:
+            before = self.status()["events"]["dropped"]
+            self.wait_until(lambda: self.status()["events"]["dropped"] > before, "an event is dropped")
+
+    def wait_trouble(self) -> None:
+        """Wait until the collector takes nothing in, and says so."""
+        if not self.is_control:
+            self.wait_until(lambda: bool(self.status()["waiting"]), "the collector takes nothing in")
+
     def wait_tracking(self) -> None:
         """Wait until each worker has tracked, and so has its journal: one that begins in trouble has none."""
         returned = self._tally.returned
