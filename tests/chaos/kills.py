@@ -19,7 +19,7 @@ LULL_S: Final = 0.12
 #: Tries for one hit of a point; a miss is a kill at another moment, and counted as one.
 TRIES: Final = 5
 #: Collectors that die one after the other before one may live.
-FIRST_STARTS: Final = 4
+FIRST_STARTS: Final = 2
 #: Seconds that a stopped process stays so: longer than a silent courier is waited for.
 STOPPED_S: Final = 5.0
 

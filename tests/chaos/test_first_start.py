@@ -10,7 +10,7 @@ from tests.chaos.house import open_house
 from tests.chaos.kills import cannot_trace
 
 #: A first start has about 65 calls that change what is found after a death; `first-start` plays all of them.
-STEPS = range(0, 60, 3)
+STEPS = range(0, 60, 4)
 
 
 @pytest.mark.slow
