@@ -124,7 +124,7 @@ def half_open(state_dir: Path, _dice: random.Random) -> None:
 
 
 def wrong_versions(state_dir: Path, _dice: random.Random) -> None:
-    """ZMTP 1.0 and 2.0, which libzmq would take for messages; frames and control messages of a version 2."""
+    """Greetings of ZMTP 1.0 and 2.0, which could pass for messages, and a version 2 of our own."""
     for greeting in (b"\x01\x00\x05hello", b"\xff" + bytes(8) + b"\x7f\x01\x05\x00\x00\x05hello"):
         _rude(lambda connection, _, greeting=greeting: connection.sendall(greeting), state_dir)  # type: ignore[misc]
     push(state_dir, b"\x02" + bytes(60))
