@@ -195,12 +195,25 @@ class House:
         """Wait until some event more is dropped than were before."""
         if not self.is_control:
             before = self.status()["events"]["dropped"]
-            self.wait_until(lambda: self.status()["events"]["dropped"] > before, "an event is dropped")
+            with self._storm():
+                self.wait_until(lambda: self.status()["events"]["dropped"] > before, "an event is dropped")
 
     def wait_trouble(self) -> None:
         """Wait until the collector takes nothing in, and says so."""
         if not self.is_control:
-            self.wait_until(lambda: bool(self.status()["waiting"]), "the collector takes nothing in")
+            with self._storm():
+                self.wait_until(lambda: bool(self.status()["waiting"]), "the collector takes nothing in")
+
+    @contextlib.contextmanager
+    def _storm(self) -> Iterator[None]:
+        """Have all workers track a lot for a while."""
+        for slot in range(WORKERS):
+            self._tally.storm(slot)
+        try:
+            yield
+        finally:
+            for slot in range(WORKERS):
+                self._tally.calm(slot)
 
     def wait_tracking(self) -> None:
         """Wait until each worker has tracked, and so has its journal: one that begins in trouble has none."""

@@ -45,6 +45,10 @@ class Tally:
         """Have the worker in a slot track so much that its segments fill."""
         self._map[_STORMS_AT + slot] = 1
 
+    def calm(self, slot: int) -> None:
+        """Let it track as usual again."""
+        self._map[_STORMS_AT + slot] = 0
+
     def is_stormy(self, slot: int) -> bool:
         """Whether the worker in a slot is to track a lot."""
         return self._map[_STORMS_AT + slot] != 0
