@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+from settle_mp.worker.producer import close_all
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -31,6 +33,13 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget settings of whoever runs the tests, the key for the real upstream first of all."""
     for name in [name for name in os.environ if name.startswith(("SETTLE_MP_", "SETTLESETTLE_"))]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _no_couriers_left_behind() -> Iterator[None]:
+    """End the couriers of clients that a test has left open: what they log would be another test's."""
+    yield
+    close_all(0.0)
 
 
 @pytest.fixture

@@ -28,7 +28,8 @@ def test_a_newcomer_sees_usage_billed(host: Host) -> None:
     first.wait_said("The sandbox answers on")
     second = host.run(["bash", "-c", collector])
     second.wait_said("collector_started")
-    third = host.run(["bash", "-c", server])
+    # uvicorn's own: its workers' standard input, and its parent's socket.
+    third = host.run(["bash", "-c", server], PYTHONWARNINGS="ignore::ResourceWarning")
     third.wait_said("Application startup complete.", 4)
 
     assert run(host, usage).split()[:3] == ["A", "good", "question:"]

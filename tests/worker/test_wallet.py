@@ -391,7 +391,7 @@ def test_whatever_leaves_it_open_is_raised_after_one_try(
         sent = raw.connections[0].received.decode()
     assert error.is_in_doubt
     assert f'idempotency-key: "{error.idempotency_key}"' in sent.lower()
-    (told,) = [each for each in caplog.records if each.name == "settle_mp"]
+    (told,) = [each for each in caplog.records if each.message == "wallet_call_in_doubt"]
     assert (told.message, told.levelno) == ("wallet_call_in_doubt", logging.WARNING)
     assert vars(told)["idempotency_key"] == error.idempotency_key
 
