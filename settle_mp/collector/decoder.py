@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import chain, repeat
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from settle_mp.collector.frames import Intake
 from settle_mp.core.event import InvalidEventError, Quantity
@@ -107,9 +107,9 @@ class Decoder:
         """
         refused: dict[bytes, str] = {}
         looked_up = list(map(self._whole.get, payloads))
-        events = list(filter(None, looked_up))
+        events = list(filter(None, looked_up)) if None in looked_up else cast("list[Known]", looked_up)
         quantity: Quantity = sum(map(_quantity_of, events))
-        if len(events) < len(payloads):
+        if events is not looked_up:
             unknown = [payload for payload, event in zip(payloads, looked_up, strict=True) if event is None]
             learned, refused = self._look(unknown)
             quantity = add(quantity, total(event.quantity for event in learned))
@@ -157,11 +157,11 @@ class Decoder:
         events = chain.from_iterable(runs)
         # With so many keys that few of these events are alike, counting them first would only cost.
         is_sparse = events_count < len(window.entries)
-        repeated: Iterable[tuple[Known, int]]
-        repeated = zip(events, repeat(1)) if is_sparse else Counter(events).items()
+        counted: Iterable[tuple[Known, int]]
+        counted = zip(events, repeat(1)) if is_sparse else Counter(events).items()
         window.events_count += events_count
         token = window.token
-        for known, count in repeated:
+        for known, count in counted:
             if known.window is not token:
                 known.enter(window)
             entry = known.entry
