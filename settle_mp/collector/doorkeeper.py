@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Events taken between two looks.
 EVENTS_MAX: Final = 16
+#: How long an end waits for the thread, in seconds; it is a daemon, and nothing durable depends on it.
+END_S: Final = 5.0
 _EVENT: Final = struct.Struct("=HI")
 
 
@@ -46,7 +48,7 @@ class Doorkeeper:
         """End, before the sockets are closed."""
         for socket in self._sockets:
             socket.disable_monitor()
-        self._thread.join()
+        self._thread.join(END_S)
 
     def _run(self) -> None:
         poller = zmq.Poller()
