@@ -96,14 +96,14 @@ class House:
         """Start a collector, unless the client is the control, which has none."""
         if self.is_control:
             return None
-        self._said_before = len(self._log("collector"))
+        self._said_before = len(self.log("collector"))
         self.collector = self._start_collector(waits=waits)
         return self.collector
 
     def wait_up(self) -> None:
         """Wait until the collector listens; from then on it ends in good order when it is told to."""
         self.wait_until(
-            lambda: b"collector_started" in self._log("collector")[self._said_before :], "the collector is up"
+            lambda: b"collector_started" in self.log("collector")[self._said_before :], "the collector is up"
         )
 
     def start_two_collectors(self) -> tuple[Child, Child]:
@@ -369,9 +369,10 @@ class House:
 
     def said(self, role: str) -> str:
         """The last that was said by all of a role."""
-        return self._log(role)[-2000:].decode(errors="replace")
+        return self.log(role)[-2000:].decode(errors="replace")
 
-    def _log(self, role: str) -> bytes:
+    def log(self, role: str) -> bytes:
+        """All that was said by all of a role; nothing before the first of them has said anything."""
         path = self.folder / f"{role}.log"
         return path.read_bytes() if path.exists() else b""
 

@@ -59,8 +59,8 @@ def aim(house: House, base_url: str | None = None, api_key: str | None = None) -
     if house.collector is None or path.read_text() == text + SETTINGS:
         return
     path.write_text(text + SETTINGS)
-    listening = f"pid={house.collector.pid}"
-    wait_so(house, lambda: listening in (house.folder / "collector.log").read_text(), "the collector listens")
+    listening = f"pid={house.collector.pid}".encode()
+    wait_so(house, lambda: listening in house.log("collector"), "the collector listens")
     house.collector.signal(signal.SIGHUP)
 
 
@@ -79,18 +79,15 @@ class Log:
 
     def __init__(self, house: House) -> None:
         self._house = house
-        self._path = house.folder / "collector.log"
-        self._begin = self._path.stat().st_size
+        self._begin = len(house.log("collector"))
 
     def wait(self, name: str, times: int = 1) -> None:
         """Wait until a line of this name has come so often."""
         word = name.encode()
-        wait_so(self._house, lambda: self._read().split().count(word) >= times, f"{times} {name}")
+        wait_so(self._house, lambda: self._said().split().count(word) >= times, f"{times} {name}")
 
-    def _read(self) -> bytes:
-        with self._path.open("rb") as file:
-            file.seek(self._begin)
-            return file.read()
+    def _said(self) -> bytes:
+        return self._house.log("collector")[self._begin :]
 
 
 def meet(house: House, *faults: Fault) -> None:

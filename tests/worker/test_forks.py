@@ -6,6 +6,7 @@ import ctypes
 import os
 import sys
 import threading
+import time
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -177,10 +178,18 @@ def test_a_child_gets_a_courier_though_its_parent_closed(client: Settle, state_d
 
 
 def fork_without_hooks(work: Callable[[], Any]) -> Any:
-    """Run a function in a child that no at-fork hook of Python's has run in."""
+    """Run a function in a child that no at-fork hook of Python's has run in.
+
+    A thread that has waited for the GIL for a switch interval asks for it, and a child that inherits this
+    request gives the GIL up to nobody, and waits for ever. So no thread asks while we fork.
+    """
     libc = ctypes.PyDLL(None)
     pipe_in, pipe_out = os.pipe()
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(children.DEADLINE_S)
+    time.sleep(0.01)  # who has asked gets it now, and whoever waits from here on waits by the new interval
     pid = libc.fork()
+    sys.setswitchinterval(interval_s)
     if pid == 0:
         children._result_pipe[0] = pipe_out
         children.answer(work)
