@@ -169,7 +169,7 @@ class Ledger:
 
     def introduce(self, producers: Iterable[NewProducer], now_s: float) -> None:
         """Make rows for producers heard of for the first time; known ones stay as they are."""
-        self._refuse_when_full(0)
+        self._refuse_when_full()
         self._roster.introduce(producers, now_s)
 
     def mark_gone(self, producers: Iterable[bytes], now_s: float) -> None:
@@ -218,7 +218,7 @@ class Ledger:
             LedgerError: `is_full` at `ledger_bytes_max` or when the disk is; also when a run does not begin
                 at its producer's position, which means that the caller's memory ran ahead.
         """
-        self._refuse_when_full(sum(len(intake.body) for intake in intakes))
+        self._refuse_when_full()
         with self._database.transaction(is_intake=True):
             accounts.carry(self._database, "committed", self._roster.advance(intakes, now_s))
             accounts.carry(self._database, "pending", self._frames.add(intakes))
@@ -311,17 +311,19 @@ class Ledger:
         self._database.at_boundary = self._watermark.write
         self._database.on_full = self._reserve.release
 
-    def _refuse_when_full(self, more_bytes: int) -> None:
+    def _refuse_when_full(self) -> None:
         """Keep intake below the bound. What empties the ledger may go above it for a while.
+
+        How much is to be taken in is of no weight: what is more than all of a small bound would never come in.
 
         Raises:
             LedgerError: With `is_full`.
         """
-        if self._database.used_bytes() + more_bytes <= self._bytes_max:
+        if self._database.used_bytes() < self._bytes_max:
             return
         # Commits cut the log back, and there are none while intake is refused.
         self._database.cut_log()
         used_bytes = self._database.used_bytes()
-        if used_bytes + more_bytes > self._bytes_max:
+        if used_bytes >= self._bytes_max:
             msg = f"the ledger holds {used_bytes} bytes; ledger_bytes_max is {self._bytes_max}"
             raise LedgerError(msg, is_full=True)

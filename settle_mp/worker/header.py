@@ -5,18 +5,25 @@ from __future__ import annotations
 import collections
 import mmap
 import os
+import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from settle_mp.core.fold import add, number_text, parse_number
 from settle_mp.core.record import HEADER_BYTES, Identity, Slot, decode_slot, encode_identity, encode_slot
 from settle_mp.statedir import HEADER_NAME, open_new
+from settle_mp.worker import native
 from settle_mp.worker.turn import Turn
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from settle_mp.core.event import Quantity
+
+#: How long another thread that counts drops is waited for, in seconds: it takes microseconds once it has the
+#: GIL, unless a signal handler holds it up. And how often it is asked.
+OTHERS_S: Final = 1.0
+PAUSE_S: Final = 0.0002
 
 
 class Header:
@@ -52,13 +59,19 @@ class Header:
         )
 
     def drop(self, quantity: Quantity) -> None:
-        """Count one event that was not taken.
+        """Count one event that was not taken, where a SIGKILL does not reach the count any more.
 
-        Whoever is at it counts for all, so that a signal handler in the middle never waits.
+        Whoever is at it counts for all, and is waited for. Only a signal handler in the midst of a count
+        leaves its own to what it has interrupted.
         """
         self._drops.append([quantity])
-        while self._drops and self._turn.run(self._count_drops):
-            pass
+        give_up_s = time.monotonic() + OTHERS_S
+        while self._drops:
+            if self._turn.run(self._count_drops):
+                continue
+            if self._turn.is_held_here or time.monotonic() > give_up_s:
+                return
+            native.original("time", "sleep")(PAUSE_S)
 
     def _count_drops(self) -> None:
         """Count what waits. May be ended by an exception anywhere: each drop is counted once all the same."""

@@ -21,9 +21,9 @@ JOURNAL_BYTES_MAX: Final = 64 * 1024
 LEDGER_BYTES_MAX: Final = 1024 * 1024
 #: What a journal may have beyond its bound: a segment that is committed and not freed, and its header.
 JOURNAL_SLACK_BYTES: Final = JOURNAL_BYTES_MAX + 4096
-#: What the ledger may have beyond its bound: SQLite's log (16 MiB, and a transaction above), and one more
-#: transaction of at most 4 MiB in the database itself.
-LEDGER_SLACK_BYTES: Final = 28 * 1024 * 1024
+#: What the ledger may have beyond its bound: SQLite's log (16 MiB, and a transaction above), and the
+#: transaction that reached the bound in the database itself, of at most 12 MiB.
+LEDGER_SLACK_BYTES: Final = 40 * 1024 * 1024
 #: Hours that an upstream is away: a week.
 WEEK_HOURS: Final = 7 * 24
 

@@ -149,7 +149,8 @@ def test_the_books_balance_at_every_look(host: Host) -> None:
         wait_until(lambda: host.status()["events"]["pending"] == 0, "all is shipped", 60.0)
         books = look(host.state_dir).json
         assert books["balanced"]
-        assert books["events"]["confirmed"] >= sum(counts)
+        # On a busy machine a journal may come to its bound while the collector is away.
+        assert books["events"]["confirmed"] + books["events"]["dropped"] >= sum(counts)
         assert host.upstream.quantity() == books["events"]["confirmed"]
 
 

@@ -25,7 +25,7 @@ import os, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 child = os.fork()
 if child:
-    print("child", child)
+    print(f"child {child}.")
 time.sleep(600)
 """
 
@@ -33,6 +33,12 @@ time.sleep(600)
 def start(folder: Path, code: str, name: str = "it") -> Child:
     """Run some Python."""
     return Child(name, [sys.executable, "-c", code], folder, ENVIRON)
+
+
+def grandchild_of(child: Child) -> int:
+    """Wait until a stubborn one has a child."""
+    wait_until(lambda: "." in child.log(), "it has a child")
+    return int(child.log().split()[1].rstrip("."))
 
 
 def is_there(pid: int) -> bool:
@@ -52,8 +58,7 @@ def is_there(pid: int) -> bool:
 def test_a_process_ends_with_its_children(tmp_path: Path, grace_s: float) -> None:
     """Even those that do not want to."""
     child = start(tmp_path, STUBBORN)
-    wait_until(lambda: "child" in child.log(), "it has a child")
-    grandchild = int(child.log().split()[1])
+    grandchild = grandchild_of(child)
     assert child.has_member(grandchild)
     child.end(grace_s)
     wait_until(lambda: not is_there(grandchild), "its child is gone")
@@ -63,11 +68,11 @@ def test_a_process_ends_with_its_children(tmp_path: Path, grace_s: float) -> Non
 def test_children_end_although_their_parent_has(tmp_path: Path) -> None:
     """A killed arbiter leaves workers; its group is still there."""
     child = start(tmp_path, STUBBORN)
-    wait_until(lambda: "child" in child.log(), "it has a child")
+    grandchild = grandchild_of(child)
     child.kill()
-    assert is_there(int(child.log().split()[1]))
+    assert is_there(grandchild)
     child.end(0.0)
-    wait_until(lambda: not is_there(int(child.log().split()[1])), "its child is gone")
+    wait_until(lambda: not is_there(grandchild), "its child is gone")
 
 
 def test_a_process_that_obeys_ends_in_good_order(tmp_path: Path) -> None:

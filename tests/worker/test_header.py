@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from settle_mp.core.record import HEADER_BYTES, Slot, decode_slot, encode_slot
+from settle_mp.worker import header as headers
 from settle_mp.worker.header import Header
 from tests.worker import children, reading
 from tests.worker.interruptions import interrupt, points
@@ -137,16 +138,22 @@ def test_a_child_counts_in_no_header_of_its_parents(tmp_path: Path, header: Head
 
 
 def test_threads_drop_together(tmp_path: Path, header: Header) -> None:
-    """Rule J5: whoever is at it counts for all."""
+    """Rule J5: whoever is at it counts for all, and no call returns before its drop is where a kill spares it."""
+    returned = [0] * 4
+    too_early: list[int] = []
 
-    def drop_many() -> None:
+    def drop_many(number: int) -> None:
         for _ in range(300):
             header.drop(Decimal("0.1"))
+            returned[number] += 1
+            returned_count = sum(returned)
+            if decode_slot("drops", header.image).dropped_count < returned_count:
+                too_early.append(returned_count)
 
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        threads = [threading.Thread(target=drop_many) for _ in range(4)]
+        threads = [threading.Thread(target=drop_many, args=(number,)) for number in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -154,6 +161,26 @@ def test_threads_drop_together(tmp_path: Path, header: Header) -> None:
     finally:
         sys.setswitchinterval(before)
     assert dropped(tmp_path) == (1200, "120")
+    assert too_early == []
+
+
+def test_a_count_that_is_held_up_is_not_waited_for_for_ever(
+    tmp_path: Path, header: Header, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 2: a handler in the midst of a count may itself wait for whoever drops; what waits counts later."""
+    monkeypatch.setattr(headers, "OTHERS_S", 0.05)
+    others: list[threading.Thread] = []
+
+    def handler() -> None:
+        others.append(threading.Thread(target=header.drop, args=(10,)))
+        others[-1].start()
+        others[-1].join()
+
+    drop = partial(header.drop, 1)
+    for at in range(1, points(drop) + 1):
+        interrupt(drop, at, handler)
+    drop()
+    assert dropped(tmp_path) == (2 * len(others) + 2, str(11 * len(others) + 2))
 
 
 def test_a_late_child_does_not_undo_what_the_parent_wrote(tmp_path: Path) -> None:
