@@ -314,7 +314,7 @@ class Ledger:
     def _refuse_when_full(self) -> None:
         """Keep intake below the bound. What empties the ledger may go above it for a while.
 
-        How much is to be taken in is of no weight: what is more than all of a small bound would never come in.
+        How much is to be taken in is of no weight: what is more than a small bound would never come in.
 
         Raises:
             LedgerError: With `is_full`.

@@ -138,7 +138,7 @@ def test_a_child_counts_in_no_header_of_its_parents(tmp_path: Path, header: Head
 
 
 def test_threads_drop_together(tmp_path: Path, header: Header) -> None:
-    """Rule J5: whoever is at it counts for all, and no call returns before its drop is where a kill spares it."""
+    """Rule J5: whoever is at it counts for all, and no call returns before its drop is counted."""
     returned = [0] * 4
     too_early: list[int] = []
 
@@ -167,7 +167,7 @@ def test_threads_drop_together(tmp_path: Path, header: Header) -> None:
 def test_a_count_that_is_held_up_is_not_waited_for_for_ever(
     tmp_path: Path, header: Header, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Promise 2: a handler in the midst of a count may itself wait for whoever drops; what waits counts later."""
+    """Promise 2: a handler in the midst of a count may itself wait for whoever drops."""
     monkeypatch.setattr(headers, "OTHERS_S", 0.05)
     others: list[threading.Thread] = []
 
