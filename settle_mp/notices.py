@@ -75,7 +75,7 @@ NOTICES: Final[Mapping[str, Notice]] = {
     "ledger_not_read": Notice(_KEPT, "check the disk; it is tried again by itself"),
     "ledger_put_aside": Notice(
         "events that it had taken and not shipped are not billed",
-        "look at it in the quarantine; the books do not balance while the loss is named",
+        "look at it in the quarantine; then `settle-mp residue acknowledge`",
     ),
     "stranger_turned_away": Notice(
         "a worker that is not admitted keeps its events",
@@ -104,7 +104,7 @@ NOTICES: Final[Mapping[str, Notice]] = {
     ),
     "journal_damaged": Notice(
         "events in the damaged bytes are not billed, all others are",
-        "check the disk; the books do not balance while the loss is named",
+        "check the disk; then `settle-mp residue acknowledge`",
     ),
     # Workers.
     "events_dropped": Notice(

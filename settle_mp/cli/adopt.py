@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from settle_mp.cli import exit_codes
-from settle_mp.cli.deciding import ask, ledger_of, new_ticket
+from settle_mp.cli.deciding import ask, is_agreed, ledger_of, new_ticket
 from settle_mp.cli.options import with_settings
 from settle_mp.collector.inventory import HeldJournal
 from settle_mp.core import wire
@@ -43,9 +43,9 @@ Adopting it means:
 )
 @with_settings
 @click.argument("journal", metavar="ID")
-@click.option("--yes", "is_agreed", is_flag=True, help="Don't ask.")
+@click.option("--yes", "is_sure", is_flag=True, help="Don't ask.")
 @click.option("--json", "is_json", is_flag=True, help="Say what was done as one JSON object.")
-def adopt(settings: Settings, *, journal: str, is_agreed: bool, is_json: bool) -> int:
+def adopt(settings: Settings, *, journal: str, is_sure: bool, is_json: bool) -> int:
     """Take over a journal that belongs to a ledger this state folder does not know.
 
     Such a journal waits, since its events may have been billed from where that ledger is. Says what adopting
@@ -58,19 +58,10 @@ def adopt(settings: Settings, *, journal: str, is_agreed: bool, is_json: bool) -
     if amount is None:
         click.echo(f"settle-mp: there is no journal {journal} in {settings.state_dir}", err=True)
         return exit_codes.FAILED
-    if not (is_agreed or _is_agreed()):
-        click.echo("settle-mp: nothing was changed", err=True)
+    if not (is_sure or is_agreed("Adopt it?", "adopt it")):
         return exit_codes.FAILED
     answer = ask(settings, wire.Adopt(new_ticket(), producer))
     return _tell(answer, journal, amount, is_json=is_json)
-
-
-def _is_agreed() -> bool:
-    try:
-        return click.confirm("Adopt it?", err=True)
-    except click.Abort:  # nobody is there to answer
-        click.echo("\nsettle-mp: say --yes to adopt it without being asked", err=True)
-        return False
 
 
 def _explain(settings: Settings, producer: bytes, *, is_quiet: bool) -> Amount | None:

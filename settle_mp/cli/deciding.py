@@ -1,6 +1,6 @@
 """What the commands share by which a person decides: reading the ledger, asking whoever holds it, telling.
 
-No command: `deadletter`, `indoubt` and `adopt` are.
+No command: `deadletter`, `indoubt`, `residue` and `adopt` are.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from settle_mp.statedir import StateDir
 from settle_mp.transport import AddressError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from settle_mp.config import Settings
 
@@ -108,15 +108,24 @@ def decide(
         UsageError: Neither ids nor all.
     """
     wanted = sorted(set(ids))
-    if bool(wanted) == is_all:
-        msg = "name the IDs, or say --all"
-        raise click.UsageError(msg)
+    refuse_unclear(wanted, is_all=is_all)
     ranges = [(each, each) for each in wanted]
     if is_all:
         with ledger_of(settings) as ledger:
             last = last_of(ledger) if ledger is not None else 0
         ranges = [(1, last)] if last else []
     return [answer for first, last in ranges for answer in _decide_range(settings, action, first, last)]
+
+
+def refuse_unclear(ids: Collection[int], *, is_all: bool) -> None:
+    """Make sure that ids are named or all are meant, and not both.
+
+    Raises:
+        UsageError: They are not.
+    """
+    if bool(ids) == is_all:
+        msg = "name the IDs, or say --all"
+        raise click.UsageError(msg)
 
 
 def _decide_range(settings: Settings, action: str, first: int, last: int) -> Iterator[wire.Decided]:
@@ -137,11 +146,24 @@ def tell(answers: list[wire.Decided], action: str, done: str, things: str, *, is
         click.echo(json.dumps(shown, indent=2))
     else:
         if count or not left:
+            held = f", {amount}" if amount.events else ""
             bill = f": {decision.BILL[action]}" if count else ""
-            click.echo(f"{done} {count} {things}, {amount}{bill}.")
+            click.echo(f"{done} {count} {things}{held}{bill}.")
         for reason in left:
             click.echo(f"settle-mp: {reason}", err=True)
     return exit_codes.FAILED if left else exit_codes.OK
+
+
+def is_agreed(question: str, act: str) -> bool:
+    """Ask on standard error; where nobody is there to answer, say how to `act` without being asked."""
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:
+        click.echo(f"\nsettle-mp: say --yes to {act} without being asked", err=True)
+        agreed = False
+    if not agreed:
+        click.echo("settle-mp: nothing was changed", err=True)
+    return agreed
 
 
 def utc(at_s: float | None) -> str | None:

@@ -36,6 +36,7 @@ _COMMANDS: Final[Mapping[str, _Command]] = {
     "flush": _Command(summary="Ask the collector to ship everything of every worker."),
     "deadletter": _Command(summary="Look at what was refused for good; replay or discard it."),
     "indoubt": _Command(summary="Look at what may have been applied; retry, confirm or discard it."),
+    "residue": _Command(summary="Look at what was destroyed; acknowledge it."),
     "adopt": _Command(summary="Take over a journal that belongs to an unknown ledger."),
     "config": _Command(summary="Show every setting with its value and source."),
     "doctor": _Command(summary="Check the set-up, and say how to mend what is wrong."),

@@ -86,5 +86,10 @@ def _lines(shown: dict[str, Any]) -> None:
         click.echo(f"held: {held['batches']} batches, {held['events']} events; `settle-mp indoubt list`")
     if shown["events"]["dead_lettered"]:
         click.echo("dead letters: `settle-mp deadletter list`")
+    if any(shown["residues"].values()):
+        named = shown["residues"]
+        click.echo(
+            f"residues: {named['open']} open, {named['acknowledged']} acknowledged; `settle-mp residue list`"
+        )
     if shown["refused_count"]:
         click.echo(f"refused: {shown['refused_count']} messages that are no frames of a known worker")

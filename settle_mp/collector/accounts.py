@@ -135,15 +135,3 @@ def set_counter(database: Database, name: str, value: int) -> None:
         database.replace(schema.COUNTERS, [(name, value)])
     else:
         database.insert(schema.COUNTERS, [(name, value)])
-
-
-def add_residue(database: Database, name: str, text: str, now_s: float) -> None:
-    """Name what was destroyed; the same name again replaces the text."""
-    with database.transaction():
-        database.delete(schema.RESIDUES, "name = ?", (name,))
-        database.insert(schema.RESIDUES, [(schema.plain_text(name), schema.plain_text(text), now_s)])
-
-
-def residues(database: Database) -> dict[str, str]:
-    """The texts of what was destroyed, by name."""
-    return {name: text for name, text, _ in database.select(schema.RESIDUES, "ORDER BY at_s")}

@@ -14,8 +14,8 @@ from uuid import uuid4
 import msgpack
 
 from settle_mp.collector import schema
-from settle_mp.collector.accounts import add_residue
 from settle_mp.collector.ledger_error import LedgerDamagedError
+from settle_mp.collector.residues import Residues
 from settle_mp.core.books import Amount
 from settle_mp.core.fold import number_text, parse_number
 from settle_mp.core.window import Draft, decode_lots, encode_lots
@@ -145,6 +145,7 @@ class Batches:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._residues = Residues(database)
 
     def add(self, draft: Draft, origin: Origin) -> BatchRow:
         """Write a new batch under a new key."""
@@ -241,7 +242,7 @@ class Batches:
             for row in rows:
                 text = f"batch {row.id} fails its checksum: it is held and not sent"
                 self.write(row._replace(state="held", reason=text, changed_s=now_s))
-                add_residue(self._database, f"batch {row.id}", text, now_s)
+                self._residues.add(f"batch {row.id}", text, now_s)
                 log.error("batch_damaged", extra=notice("batch_damaged", text))
 
 

@@ -1,4 +1,4 @@
-"""A person's word on held batches and dead letters, as changes of the ledger.
+"""A person's word on held batches, dead letters and residues, as changes of the ledger.
 
 Rule 1: only what is held can be decided about; whatever is under way is the collector's.
 Rule D2: a batch in doubt keeps key and bytes, unless a person says that it was not applied.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from settle_mp.collector import accounts
 from settle_mp.collector.batches import Batches, Origin
 from settle_mp.collector.dead_letters import DeadLetters
+from settle_mp.collector.residues import Residues
 from settle_mp.collector.seals import Families, Seals
 from settle_mp.core.books import Amount
 from settle_mp.core.window import hour_of
@@ -46,6 +47,7 @@ class Decisions:
         self._seals = Seals(database)
         self._families = Families(database)
         self._letters = DeadLetters(database)
+        self._residues = Residues(database)
 
     def held(self, batch_id: int) -> Batch:
         """One held batch."""
@@ -138,6 +140,12 @@ class Decisions:
             letter = self._letters.find(letter_id)
             self._letters.take(letter, "discarded")
             accounts.receipt(self._database, "discarded", hour_of(now_s), letter.amount)
+
+    # --- Residues ---
+
+    def acknowledge(self, residue_id: int, now_s: float) -> None:
+        """A loss that was named is known, and no fault of the books any more."""
+        self._residues.acknowledge(residue_id, now_s)
 
     def _held(self, batch_id: int) -> BatchRow:
         row = self._batches.find(batch_id)

@@ -130,12 +130,14 @@ class Desk:
             self._decide_about_batches(message, deed)
         elif message.action in decision.LETTER_ACTIONS:
             self._decide_about_letters(message, deed)
+        elif message.action in decision.RESIDUE_ACTIONS:
+            self._acknowledge(message, deed)
         else:
             deed.reasons.append(f"{message.action!r} is nothing that can be decided")
         if deed.amounts:
-            amount = amount_of(deed.amounts)
+            amount, bill = amount_of(deed.amounts), decision.BILL[message.action]
             extra = {"action": message.action, "count": len(deed.amounts), "first": message.first}
-            log.info("decided", extra={**extra, "bill": f"{amount}: {decision.BILL[message.action]}"})
+            log.info("decided", extra={**extra, "bill": f"{amount}: {bill}" if amount.events else bill})
         return deed
 
     # --- Held batches ---
@@ -220,6 +222,26 @@ class Desk:
         return decision.draft_of_event(
             letter.payload, letter.hour, settings.rules, annotate=settings.annotate
         )
+
+    # --- Residues ---
+
+    def _acknowledge(self, message: wire.Decide, deed: _Deed) -> None:
+        ledger = self._state.ledger
+        numbers = [message.first]
+        if message.first != message.last:
+            opened = [residue.id for residue in ledger.named_residues() if residue.is_open]
+            page = [number for number in opened if number >= message.first][:AT_ONCE_MAX]
+            deed.rest = _rest(page, message.last)
+            numbers = [number for number in page if number <= message.last]
+        now_s = self._state.now_s()
+        with ledger.transaction():
+            for number in numbers:
+                try:
+                    ledger.decisions.acknowledge(number, now_s)
+                except (LookupError, ValueError) as error:
+                    deed.reasons.append(str(error))
+                else:
+                    deed.amounts.append(Amount())
 
     # --- Journals ---
 

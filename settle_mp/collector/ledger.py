@@ -22,6 +22,7 @@ from settle_mp.collector.frames import Frames, Intake, StoredFrame, StoredSum, r
 from settle_mp.collector.ledger_error import LedgerDamagedError, LedgerError, ledger_error
 from settle_mp.collector.outbox import Outbox
 from settle_mp.collector.reserve import Reserve
+from settle_mp.collector.residues import Residues
 from settle_mp.collector.roster import NewProducer, ProducerRow, Roster
 from settle_mp.collector.watermark import Watermark
 from settle_mp.core.books import Amount, amount_of
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from settle_mp.collector.residues import Residue
     from settle_mp.core.ticket import Reach, Trouble
     from settle_mp.core.window import Draft, Windows
 
@@ -75,6 +77,7 @@ class Ledger:
         self._roster = Roster(database)
         self._frames = Frames(database)
         self._dead_letters = DeadLetters(database)
+        self._residues = Residues(database)
         self.outbox: Outbox = Outbox(database, self._roster)
         self.id: bytes = bytes.fromhex(database.meta("id"))
         self._watermark = Watermark(folder, database, self.id)
@@ -283,12 +286,17 @@ class Ledger:
         return accounts.bucket_rows(self._database)
 
     def residues(self) -> list[str]:
-        """What stands unexplained: the named residues, and each table that lost or gained a row."""
-        return [*accounts.residues(self._database).values(), *accounts.row_faults(self._database)]
+        """What stands in the way of balance: open residues, and each table that lost or gained a row."""
+        opened = [residue.text for residue in self._residues.read() if residue.is_open]
+        return [*opened, *accounts.row_faults(self._database)]
+
+    def named_residues(self) -> list[Residue]:
+        """All that was ever destroyed, acknowledged or not, in the order in which it came."""
+        return self._residues.read()
 
     def add_residue(self, name: str, text: str, now_s: float) -> None:
-        """Name something that was destroyed; the same name again replaces the text."""
-        accounts.add_residue(self._database, name, text, now_s)
+        """Name something that was destroyed; another text takes the place of the one under that name."""
+        self._residues.add(name, text, now_s)
 
     def in_doubt_ever(self) -> Amount:
         """What was ever in doubt, a batch once a try."""

@@ -92,7 +92,7 @@ def open_or_replace(state_dir: Path, bonds: Iterable[Bond], *, ledger_bytes_max:
         ledger = _open(folder, bonds, ledger_bytes_max=ledger_bytes_max, now_s=now_s)
     except LedgerDamagedError as error:
         name = put_aside(state_dir, str(error), now_s)
-        mend = f"look at quarantine/{name}; the books do not balance while the loss is named"
+        mend = f"look at quarantine/{name}; then `settle-mp residue acknowledge`"
         extra = notice("ledger_put_aside", str(error), mend=mend)
         log.error("ledger_put_aside", extra=extra)  # noqa: TRY400  the traceback says no more than the reason
         ledger = Ledger.open(folder, ledger_bytes_max=ledger_bytes_max, now_s=now_s)

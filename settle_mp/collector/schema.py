@@ -16,7 +16,7 @@ import msgpack
 from settle_mp.core.books import BUCKETS
 
 #: Kept in `meta`; a ledger of another version is neither opened nor put aside.
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 _CHECKSUM: Final = "checksum"
 
@@ -71,7 +71,9 @@ META: Final = Table("meta", "name TEXT", "value TEXT", key="name")
 TOTALS: Final = Table("totals", "bucket TEXT", "events INTEGER", "quantity TEXT", key="bucket")
 ROW_COUNTS: Final = Table("row_counts", "table_name TEXT", "rows_count INTEGER", key="table_name")
 COUNTERS: Final = Table("counters", "name TEXT", "value INTEGER", key="name")
-RESIDUES: Final = Table("residues", "name TEXT", "text TEXT", "at_s", key="name")
+RESIDUES: Final = Table(
+    "residues", "id INTEGER PRIMARY KEY", "name TEXT", "text TEXT", "at_s", "acknowledged_s"
+)
 PRODUCERS: Final = Table(
     "producers",
     "id BLOB",

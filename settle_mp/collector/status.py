@@ -26,6 +26,7 @@ from settle_mp.core.record import NO_LEDGER, PRODUCER_ID_BYTES
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from settle_mp.collector.residues import Residue
     from settle_mp.collector.roster import ProducerRow
     from settle_mp.config import Settings
 
@@ -94,6 +95,7 @@ class Snapshot:
         self._ledger_faults: list[str] = []
         self._rows = self._totals = {name: Amount() for name in ("committed", *BUCKETS)}
         self._residues: list[str] = []
+        self._named: list[Residue] = []
         self._in_doubt_ever = Amount()
         self._counters: dict[str, int] = {}
         self._held = (0, Amount())
@@ -148,6 +150,7 @@ class Snapshot:
     def _read_tables(self, ledger: Ledger) -> dict[bytes, ProducerRow]:
         # What names a missing row first: what it was needed for may fail below.
         self._residues += ledger.residues()
+        self._named = ledger.named_residues()
         self._house = House(ledger=ledger.id, put_aside=self._house.put_aside, key_mode=ledger.key_mode)
         self._totals = ledger.totals()
         self._rows = ledger.books_rows()
@@ -235,6 +238,10 @@ class Snapshot:
             },
             "held": {"batches": self._held[0], "events": self._held[1].events},
             "confirmed_by_hand": {"events": self._counters.get("confirmed_by_hand_events", 0)},
+            "residues": {
+                "open": sum(residue.is_open for residue in self._named),
+                "acknowledged": sum(not residue.is_open for residue in self._named),
+            },
             "oldest_pending_age_s": self._oldest_age_s(),
             "producers_count": self._live_count + self._unseen_count,
             "workers": sorted(self._names)[:NAMES_MAX],

@@ -1,4 +1,4 @@
-"""Decisions: what a person may say about held batches and dead letters, and what that does to the bill.
+"""Decisions: what a person may say about held batches, dead letters and residues; what that does to the bill.
 
 Rule 1: a retry keeps key and bytes (D2); only who says that nothing was applied may have a new key.
 Rule 2: what is discarded stays in the books, under its own name.
@@ -29,10 +29,13 @@ RENEW: Final = "renew"
 CONFIRM: Final = "confirm"
 #: A held batch is given up: never sent again, whether it was applied or not.
 DISCARD: Final = "discard"
+#: A residue is known to a person.
+ACKNOWLEDGE: Final = "acknowledge"
 
 LETTER_ACTIONS: Final = frozenset({REPLAY, DROP})
 BATCH_ACTIONS: Final = frozenset({RETRY, RENEW, CONFIRM, DISCARD})
-ACTIONS: Final = LETTER_ACTIONS | BATCH_ACTIONS
+RESIDUE_ACTIONS: Final = frozenset({ACKNOWLEDGE})
+ACTIONS: Final = LETTER_ACTIONS | BATCH_ACTIONS | RESIDUE_ACTIONS
 
 #: What each does to the bill, in words for a person.
 BILL: Final[Mapping[str, str]] = {
@@ -44,6 +47,7 @@ BILL: Final[Mapping[str, str]] = {
     CONFIRM: "the books count them as billed",
     DISCARD: "nothing more is sent; they are billed only if an earlier try was applied, and the books count "
     "them as dropped",
+    ACKNOWLEDGE: "the bill stays as it is, without what was destroyed; it is no fault of the books any more",
 }
 
 

@@ -15,12 +15,13 @@ from settle_mp.cli import deciding
 from settle_mp.cli.main import main
 from settle_mp.collector.status import read_status
 from settle_mp.sandbox.faults import Fault
-from tests.collectors import Ended, bench, bind, command, make_journal, track, worker
+from tests.collectors import Ended, bench, bind, command, make_journal, segment_of, track, worker
 from tests.hosts import host
 from tests.upstreams import upstream, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.hosts import Host
 
@@ -131,7 +132,9 @@ def test_what_can_not_be_decided_is_said(host: Host, run: Callable[..., Ended]) 
     )
 
 
-@pytest.mark.parametrize("name", [("deadletter", "replay"), ("indoubt", "confirm")])
+@pytest.mark.parametrize(
+    "name", [("deadletter", "replay"), ("indoubt", "confirm"), ("residue", "acknowledge")]
+)
 def test_ids_or_all_of_them(run: Callable[..., Ended], name: tuple[str, str]) -> None:
     """One of both, or it is a wrong command line; where nothing is, all of them are none."""
     for arguments in ((), ("1", "--all"), ("0",)):
@@ -193,6 +196,92 @@ def test_a_collector_that_ends_meanwhile_is_no_hindrance(
     monkeypatch.setattr(control, "is_collector_up", lambda _: next(answers))
     monkeypatch.setattr(deciding, "LOOK_AGAIN_S", 0.05)
     assert run("indoubt", "confirm", "1").code == 0
+
+
+# --- Residues ---
+
+
+def damage(host: Host, folder: Path) -> str:
+    """Leave the journal of a dead worker, with two events of which one can't be read. Returns its ID."""
+    journal = make_journal(folder, "ann", "bob")
+    with segment_of(folder, journal).open("r+b") as file:
+        file.seek(12)
+        file.write(bytes(12))
+    journal.close()
+    name = journal.producer.hex()
+    (host.state_dir / "journals").mkdir(parents=True, exist_ok=True)
+    # As a whole: a collector that runs must not read it before it is damaged.
+    (folder / "journals" / name).rename(host.state_dir / "journals" / name)
+    return name
+
+
+def residues_of(host: Host) -> tuple[bool, int, int]:
+    """Whether the books balance, and how many residues are open and acknowledged."""
+    found = read_status(config.load(state_dir=host.state_dir)).json
+    return found["balanced"], found["residues"]["open"], found["residues"]["acknowledged"]
+
+
+@EACH_WAY
+def test_what_was_destroyed_is_acknowledged(
+    host: Host, run: Callable[..., Ended], tmp_path: Path, *, is_up: bool
+) -> None:
+    """It is a fault until then, and stays listed; what is destroyed later is a fault again."""
+
+    def take_in() -> None:
+        if not is_up:
+            with bench(host.state_dir) as made:
+                made.take_in()
+
+    collector = host.collector() if is_up else None
+    name = damage(host, tmp_path / "first")
+    take_in()
+    wait_until(lambda: residues_of(host) == (False, 1, 0), "the damage is named")
+    assert run("status").code == 1
+    unasked = command(host, "residue", "acknowledge", "--all")  # as a process: nobody answers its question
+    assert unasked.code == 1
+    assert f"journal {name}" in unasked.said
+    assert "events that were destroyed are not billed" in unasked.said
+    assert "say --yes" in unasked.said
+    (listed,) = json.loads(run("residue", "list", "--json").said)
+    ended = run("residue", "acknowledge", str(listed["id"]), "--yes")
+    assert (ended.code, "Acknowledged 1 residues: the bill stays as it is" in ended.said) == (0, True)
+    assert residues_of(host) == (True, 0, 1)
+    ended = run("status")
+    assert "residues: 0 open, 1 acknowledged; `settle-mp residue list`" in ended.lines
+    assert (ended.code, ended.lines[-1]) == (0, "The books balance.")
+    assert run("residue", "list").said == "No residue is open.\n"
+    assert "(acknowledged 2" in run("residue", "list", "--all").said
+    damage(host, tmp_path / "second")
+    take_in()
+    wait_until(lambda: residues_of(host) == (False, 1, 1), "the second damage is named")
+    ended = run("residue", "acknowledge", "--all", "--yes")
+    assert (ended.code, name in ended.said) == (0, False), "only what is open is shown"
+    assert residues_of(host) == (True, 0, 2)
+    assert collector is None or collector.said.count(" decided ") == 2
+
+
+def test_a_residue_that_can_not_be_acknowledged_is_said(host: Host, run: Callable[..., Ended]) -> None:
+    """No question is asked about what is not there."""
+    with bench(host.state_dir):
+        pass
+    ended = run("residue", "acknowledge", "7")
+    assert (ended.code, ended.said) == (1, "settle-mp: there is no residue 7\n")
+    assert run("residue", "list", "--all").said == "There are no residues.\n"
+
+
+def test_a_lost_ledger_is_acknowledged(host: Host, run: Callable[..., Ended]) -> None:
+    """What it had taken and not shipped is a residue of the next one, by its own account."""
+    with bench(host.state_dir) as made:
+        make_journal(host.state_dir, "ann").close()
+        made.take_in()
+    for path in (host.state_dir / "ledger").glob("ledger.db*"):
+        path.unlink()
+    assert residues_of(host) == (False, 0, 0), "no ledger names it yet"
+    with bench(host.state_dir):
+        pass
+    assert residues_of(host) == (False, 1, 0)
+    assert "put aside" in run("residue", "acknowledge", "--all", "--yes", "--json").said
+    assert residues_of(host) == (True, 0, 1)
 
 
 # --- Journals ---

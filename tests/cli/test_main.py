@@ -26,7 +26,18 @@ if TYPE_CHECKING:
 #: Far above what a start takes; only a hang gets there.
 DEADLINE_S = 60
 
-COMMANDS = ["collector", "status", "flush", "deadletter", "indoubt", "adopt", "config", "sandbox", "demo"]
+COMMANDS = [
+    "collector",
+    "status",
+    "flush",
+    "deadletter",
+    "indoubt",
+    "residue",
+    "adopt",
+    "config",
+    "sandbox",
+    "demo",
+]
 
 
 @pytest.fixture(autouse=True)

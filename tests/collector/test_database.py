@@ -86,6 +86,7 @@ OPERATIONS: dict[str, Callable[[Till], object]] = {
     "drops": lambda till: till.ledger.record_dropped({producer_id(1): Amount(1, 1)}),
     "bump": lambda till: till.ledger.bump("requests_count"),
     "residue": lambda till: till.ledger.add_residue("b", "c", NOW_S),
+    "acknowledge": lambda till: till.ledger.decisions.acknowledge(1, NOW_S),
     "attempt": lambda till: till.attempt(batch_in(till, "ready")),
     "recover": lambda till: till.ledger.outbox.recover(NOW_S),
     "settle": lambda till: till.ledger.outbox.settle(batch_in(till, "attempting"), NOW_S),

@@ -225,6 +225,22 @@ def test_only_what_is_held_can_be_decided_about(state_dir: Path, upstream: Upstr
     assert upstream.quantity() == 1
 
 
+def test_residues_are_acknowledged_page_by_page(parts: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The open ones of a range; one that is named and not open is told."""
+    monkeypatch.setattr(desk, "AT_ONCE_MAX", 2)
+    ledger = parts.parts.state.ledger
+    for number in range(1, 6):
+        ledger.add_residue(f"span {number}", f"{number} bytes", 0)
+    assert decide(parts, decision.ACKNOWLEDGE, 2).done_count == 1
+    answers = [decide(parts, decision.ACKNOWLEDGE, 1, 4)]
+    answers.append(decide(parts, decision.ACKNOWLEDGE, answers[0].rest, 4))
+    assert [(each.done_count, each.reason) for each in answers] == [(2, ""), (1, "")]
+    assert ledger.residues() == ["5 bytes"]
+    assert decide(parts, decision.ACKNOWLEDGE, 2).reason == "residue 2 is acknowledged already"
+    assert decide(parts, decision.ACKNOWLEDGE, 9).reason == "there is no residue 9"
+    assert decide(parts, decision.ACKNOWLEDGE, 5).done_count == 1
+
+
 def test_an_unknown_action_does_nothing(parts: Bench, upstream: Upstream) -> None:
     """Another version's word, say."""
     hold(parts, upstream, "ann")
