@@ -5,6 +5,7 @@ Runs in a process that the keeper has forked. Every child ends without a farewel
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -18,7 +19,7 @@ from tests.chaos.tally import Tally
 from tests.chaos.traffic import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     Track = Callable[..., None]
 
@@ -120,6 +121,21 @@ class Forker:
             if pid == 0:
                 _contain(self, life)
             _wait(pid)
+
+
+@contextlib.contextmanager
+def pid_namespace() -> Iterator[None]:
+    """Whoever is forked meanwhile is process 1 of a namespace of its own; afterwards it is as before."""
+    ours = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        if libc.unshare(_CLONE_NEWPID):
+            raise OSError(ctypes.get_errno(), "no pid namespace can be made")
+        yield
+        if libc.setns(ours, _CLONE_NEWPID):
+            raise OSError(ctypes.get_errno(), "the pid namespace of before can't be had again")
+    finally:
+        os.close(ours)
 
 
 def _contain(forker: Forker, life: int) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import sqlite3
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING, Final
 
 from tests.chaos import clock, damage, forks
 from tests.chaos.fault import FAULTS, Fault, fault, nothing_lost_nothing_twice
+from tests.chaos.house import ALREADY_RUNNING
 from tests.chaos.judges import DESTROYED, PERHAPS_SENT, judge_destroyed
 from tests.hostile.strangers import STRANGERS
 
 if TYPE_CHECKING:
     from tests.chaos.fault import Settled
     from tests.chaos.house import House
+    from tests.chaos.keepers import Child
 
 DAY_S: Final = 86_400.0
 
@@ -265,3 +268,41 @@ def fork_of_a_fork(house: House) -> None:
 def containers(house: House) -> None:
     """A process id says nothing: each of them has the one that another has had."""
     house.fork_lives("containers", 5, is_killed=True)
+
+
+@fault(
+    "two-collectors",
+    group="hostile",
+    what="two collectors in two pid namespaces; SIGKILL of the first, and another one takes over",
+    counted="second collectors",
+    share=0.02,
+    obstacle=forks.cannot_contain,
+)
+def two_collectors(house: House) -> None:
+    """All of them are process 1; only the lock tells who lives."""
+    house.count("second collectors")
+    if house.is_control:
+        return
+    house.strike(house.collector)
+    house.bury(house.collector)
+    first = _contained_collector(house)
+    second = house.start_collector(is_contained=True)
+    assert second is not None
+    second.is_doomed = True
+    house.bury(second)
+    words = f"another collector runs on {house.state_dir}; it goes on, this one ends"
+    if second.code != ALREADY_RUNNING or words not in house.collectors_words:
+        house.complaints.append(f"the second ended with {second.code}: {house.collectors_words}")
+    house.collector = first
+    house.wait_s(0.1, 0.3)
+    house.strike(first)
+    house.bury(first)
+    _contained_collector(house)
+
+
+def _contained_collector(house: House) -> Child | None:
+    collector = house.start_collector(is_contained=True)
+    house.wait_up()
+    if not re.search(r"collector_started .*\bpid=1\b", house.collectors_words):
+        house.complaints.append(f"the collector is in no namespace of its own: {house.collectors_words}")
+    return collector

@@ -92,26 +92,35 @@ class House:
 
     # --- Who lives here ---
 
-    def start_collector(self, *, waits: bool = False) -> Child | None:
-        """Start a collector, unless the client is the control, which has none."""
+    def start_collector(self, *, waits: bool = False, is_contained: bool = False) -> Child | None:
+        """Start a collector, unless the client is the control, which has none.
+
+        Args:
+            waits: Whether it does nothing until it is traced.
+            is_contained: Whether it is process 1 of a pid namespace of its own.
+        """
         if self.is_control:
             return None
         self._said_before = len(self.log("collector"))
-        self.collector = self._start_collector(waits=waits)
+        self.collector = self._start_collector(waits=waits, is_contained=is_contained)
         return self.collector
+
+    @property
+    def collectors_words(self) -> str:
+        """What all collectors have said since the last one was started."""
+        return self.log("collector")[self._said_before :].decode(errors="replace")
 
     def wait_up(self) -> None:
         """Wait until the collector listens; from then on it ends in good order when it is told to."""
-        self.wait_until(
-            lambda: b"collector_started" in self.log("collector")[self._said_before :], "the collector is up"
-        )
+        self.wait_until(lambda: "collector_started" in self.collectors_words, "the collector is up")
 
     def start_two_collectors(self) -> tuple[Child, Child]:
         """Start two at once; the caller says which one is `collector` from then on."""
         return self._start_collector(), self._start_collector()
 
-    def _start_collector(self, *, waits: bool = False) -> Child:
-        return self._spawn("collector", "cli", ["collector"], waits=waits)
+    def _start_collector(self, *, waits: bool = False, is_contained: bool = False) -> Child:
+        kind = "contained" if is_contained else "cli"
+        return self._spawn("collector", kind, ["collector"], waits=waits)
 
     def start_worker(self, slot: int, *, waits: bool = False) -> Child:
         """Start the next life in a slot."""

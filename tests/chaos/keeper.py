@@ -4,9 +4,9 @@ It has imported everything and opened nothing, so that a start costs a fork and 
 being their parent it may trace its children, and until it reaps them their process ids stay theirs.
 `python -m tests.chaos.keeper` reads a JSON object a line and answers each with one:
 
-    {"do": "spawn", "kind": "cli" | "worker" | "forker", "arguments": …, "environ": …, "output": path,
-     "waits": bool}
-        -> {"pid": …}; with "waits" it does nothing until it is traced
+    {"do": "spawn", "kind": "cli" | "contained" | "worker" | "forker", "arguments": …, "environ": …,
+     "output": path, "waits": bool}
+        -> {"pid": …}; with "waits" it does nothing until it is traced. A contained cli is process 1
     {"do": "trace", "pid": …, "point": …, "skip": N, "timeout_s": …, "state_dir": …}
         -> {"is_hit": …}; it is dead then, killed the N+1st time it came to the point or at the deadline
     {"do": "reap"} -> {"ended": {pid: wait status}}
@@ -55,10 +55,11 @@ class Keeper:
     ) -> dict[str, Any]:
         """Fork a child that runs a command or a worker."""
         read, write = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            os.close(write)
-            _become(kind, arguments, environ, output, read)
+        with forks.pid_namespace() if kind == "contained" else contextlib.nullcontext():
+            pid = os.fork()
+            if pid == 0:
+                os.close(write)
+                _become(kind, arguments, environ, output, read)
         os.close(read)
         self._alive.add(pid)
         self._gates[pid] = write
@@ -143,7 +144,7 @@ def _become(kind: str, arguments: Any, environ: dict[str, str], output: str, gat
         os.read(gate, 1)
         os.closerange(3, 64)
         clock.obey()
-        code = _command(arguments) if kind == "cli" else _KINDS[kind](**arguments)
+        code = _KINDS[kind](**arguments) if kind in _KINDS else _command(arguments)
     except BaseException:  # noqa: BLE001  nothing may come back into the keeper
         sys.excepthook(*sys.exc_info())
     finally:
