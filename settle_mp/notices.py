@@ -120,7 +120,7 @@ NOTICES: Final[Mapping[str, Notice]] = {
         "give the worker's user a state folder on a local disk that it can write",
     ),
     "events_in_memory": Notice(
-        "they are gone, and not billed, when the process ends before a collector has taken them",
+        "they are gone, not billed and in no count, when the process ends before a collector has taken them",
         "start the collector, and give the worker's user a state folder that it can write",
     ),
     "courier_not_started": Notice(
