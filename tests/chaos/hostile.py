@@ -156,9 +156,9 @@ def ledger_of_yesterday(house: House) -> None:
     end_collector(house)
     with tempfile.TemporaryDirectory() as folder:
         copies = [Path(shutil.copy(path, folder)) for path in damage.ledger_files(house.state_dir)]
+        sent = house.status()["events"]["confirmed"]
         house.start_collector()
-        house.wait_up()
-        house.wait_s(0.5, 1.0)
+        house.wait_until(lambda: house.status()["events"]["confirmed"] > sent, "more is sent")
         held = end_collector(house)
         before = _ledger_id(house)
         for path in damage.ledger_files(house.state_dir):

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 #: What the collector adds to a row's metadata.
 ANNOTATION: Final = "settle_mp"
-#: Complaints that are kept word by word.
-COMPLAINTS_MAX: Final = 20
+#: Keys that differ and are told, each in words.
+DIFFERENCES_MAX: Final = 20
 
 
 class Key(NamedTuple):
@@ -62,10 +62,14 @@ class Verdict:
     twice: int = 0
     complaints: list[str] = field(default_factory=list)
 
-    def complain(self, text: str) -> None:
-        """Keep what is wrong."""
-        if len(self.complaints) < COMPLAINTS_MAX:
+    def differ(self, text: str) -> None:
+        """Tell of a key that differs, unless many do."""
+        if len(self.complaints) < DIFFERENCES_MAX:
             self.complaints.append(text)
+
+    def complain(self, text: str) -> None:
+        """Tell whatever else is wrong, however many keys differ."""
+        self.complaints.append(text)
 
 
 def read_bill(database: Path) -> Bill:
@@ -113,7 +117,7 @@ def judge(lives: Iterable[Life], bill: Mapping[Key, Amount]) -> Verdict:
     _judge_shared(verdict, shared, optional, rest)
     for key, amount in rest.items():
         verdict.twice += int(amount[0])
-        verdict.complain(f"{_told(key)}: billed {_told_amount(amount)}, never tracked")
+        verdict.differ(f"{_told(key)}: billed {_told_amount(amount)}, never tracked")
     return verdict
 
 
@@ -158,7 +162,7 @@ def _settle(verdict: Verdict, expected: Bill, billed: Bill) -> None:
         # The same count and another sum: one event in the place of another.
         verdict.lost += max(0, -difference) or (1 if difference == 0 else 0)
         verdict.twice += max(0, difference) or (1 if difference == 0 else 0)
-        verdict.complain(f"{_told(key)}: tracked {_told_amount(due)}, billed {_told_amount(got)}")
+        verdict.differ(f"{_told(key)}: tracked {_told_amount(due)}, billed {_told_amount(got)}")
 
 
 def _keys(life: Life, own: Bill) -> set[Key]:

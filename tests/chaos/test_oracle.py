@@ -53,6 +53,14 @@ def test_a_right_bill_is_right() -> None:
     assert (verdict.tracked, verdict.lost, verdict.twice, verdict.complaints) == (COUNT * 12, 0, 0, [])
 
 
+def test_what_else_is_wrong_is_told_however_many_keys_differ() -> None:
+    """A fault that destroys events has many such keys, and is judged by the other complaints."""
+    verdict = oracle.judge(lives(), {})
+    assert len(verdict.complaints) == oracle.DIFFERENCES_MAX
+    verdict.complain("the ledger was believed")
+    assert verdict.complaints[-1] == "the ledger was believed"
+
+
 @pytest.mark.parametrize("kind", sorted(traffic.SUMMED))
 def test_one_event_too_few_or_too_many_is_seen(kind: str) -> None:
     """Whichever way it is folded."""
