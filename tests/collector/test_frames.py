@@ -11,7 +11,7 @@ from settle_mp.collector.frames import SUMS_PER_ROW
 from settle_mp.collector.ledger import LedgerError
 from settle_mp.core.books import Amount
 from settle_mp.core.fold import Entry, Key
-from tests.collector.ledgers import HOUR, NOW_S, Till, dump_of, faults, open_ledger
+from tests.collector.ledgers import EVENT_BYTES, HOUR, NOW_S, Till, dump_of, faults, open_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,6 +61,19 @@ def test_the_ledger_grows_with_keys_and_not_with_events(till: Till) -> None:
         sizes.append(till.ledger._database.used_bytes())
     assert till.ledger.totals()["pending"].events == 11 * 30 * 100
     assert sizes[1] <= sizes[0] + 4096
+
+
+@pytest.mark.parametrize("take_away", [Till.compact, Till.seal])
+def test_what_is_taken_away_is_not_written_once_more(
+    till: Till, tmp_path: Path, take_away: Callable[[Till], Any]
+) -> None:
+    """Megabytes of frames leave the ledger by a log of some pages, on a full disk as well."""
+    for _ in range(20):
+        till.take(1, 100_000 // EVENT_BYTES)
+    till.ledger._database.cut_log()
+    take_away(till)
+    assert till.ledger.raw_bytes == 0
+    assert (tmp_path / "ledger.db-wal").stat().st_size < 200_000
 
 
 def test_more_sums_than_fit_into_a_row(till: Till) -> None:
