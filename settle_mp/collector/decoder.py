@@ -10,11 +10,11 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import chain, repeat
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from settle_mp.collector.frames import Intake
-from settle_mp.core.event import InvalidEventError, Quantity
-from settle_mp.core.fold import Entry, Folded, add, fold_payload, fold_payload_without_rules, total
+from settle_mp.core.event import InvalidEventError
+from settle_mp.core.fold import Entry, exactly, fold_payload, fold_payload_without_rules, total
 from settle_mp.core.record import mark_s, read_records, segment_seed
 from settle_mp.core.window import hour_of
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from settle_mp.collector.frames import StoredFrame
+    from settle_mp.core.fold import Folded
     from settle_mp.core.rules import MetadataRule
     from settle_mp.core.window import Window
     from settle_mp.core.wire import Frame
@@ -40,19 +41,38 @@ _NOWHERE: Final = Entry()
 class Known:
     """A payload that was decoded before, and the entry that it is added to. Equal only to itself."""
 
-    __slots__ = ("entry", "folded", "is_whole", "quantity", "window")
+    __slots__ = ("entry", "key", "quantity", "sums", "window")
 
     def __init__(self, folded: Folded) -> None:
-        self.folded: Folded = folded
-        self.quantity: Quantity = folded.quantity
-        #: Whether all that it adds is whole numbers to a quantity.
-        self.is_whole: bool = type(folded.quantity) is int and folded.sums is None
+        self.key, self.quantity, self.sums = folded
         self.window: object = None
         self.entry: Entry = _NOWHERE
 
-    def enter(self, window: Window) -> None:
+    def enter(self, window: Window) -> Entry:
         """Find the entry in a window that it was not added to before."""
-        self.window, self.entry = window.token, window.entry(self.folded.key)
+        self.window, self.entry = window.token, window.entry(self.key)
+        return self.entry
+
+
+class _Memory(dict[bytes, "Known | None"]):
+    """Payloads that were decoded before; others are when they are looked up."""
+
+    def __init__(self, rules: Mapping[str, MetadataRule]) -> None:
+        super().__init__()
+        self.rules = rules
+
+    def __missing__(self, payload: bytes) -> Known | None:
+        """Decode it; None for a time mark and for what is refused."""
+        if mark_s(payload) is not None:
+            return None
+        try:
+            known = Known(fold_payload(payload, self.rules))
+        except InvalidEventError:
+            return None
+        if len(self) >= KNOWN_MAX:
+            self.clear()
+        self[payload] = known
+        return known
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +90,11 @@ class Decoder:
     """Turns journal bytes into runs, under the metadata rules in force."""
 
     def __init__(self, rules: Mapping[str, MetadataRule]) -> None:
-        self._rules = rules
-        #: Events whose quantity is whole, so that sums of them need no care, and the others.
-        self._whole: dict[bytes, Known] = {}
-        self._fractions: dict[bytes, Known] = {}
+        self._known = _Memory(rules)
 
     def use(self, rules: Mapping[str, MetadataRule]) -> None:
         """Go on under other rules; what is folded stays as it is."""
-        self._rules = rules
-        self._forget()
-
-    def _forget(self) -> None:
-        self._whole.clear()
-        self._fractions.clear()
+        self._known = _Memory(rules)
 
     def decode(self, frame: Frame) -> Run:
         """Decode a frame: whole records of one segment that belong to one hour.
@@ -105,15 +117,7 @@ class Decoder:
             frame: Where they stand, and the bytes to be stored.
             last: The position that is committed with them.
         """
-        refused: dict[bytes, str] = {}
-        looked_up = list(map(self._whole.get, payloads))
-        events = list(filter(None, looked_up)) if None in looked_up else cast("list[Known]", looked_up)
-        quantity: Quantity = sum(map(_quantity_of, events))
-        if events is not looked_up:
-            unknown = [payload for payload, event in zip(payloads, looked_up, strict=True) if event is None]
-            learned, refused = self._look(unknown)
-            quantity = add(quantity, total(event.quantity for event in learned))
-            events += learned
+        events = list(filter(None, map(self._known.__getitem__, payloads)))
         intake = Intake(
             producer=frame.producer,
             first=frame.first,
@@ -123,32 +127,21 @@ class Decoder:
             cut_s=frame.cut_s,
             body=frame.body,
             events_count=len(events),
-            quantity=quantity,
-            invalid=_with_indices(payloads, refused) if refused else (),
+            quantity=total(map(_quantity_of, events)),
+            invalid=() if len(events) == len(payloads) else self._invalid(payloads),
         )
         return Run(intake, events)
 
-    def _look(self, payloads: list[bytes]) -> tuple[list[Known], dict[bytes, str]]:
-        """The valid events, and why the refused ones are refused; time marks are neither."""
-        events: list[Known] = []
-        refused: dict[bytes, str] = {}
-        for payload in payloads:
-            if mark_s(payload) is not None:
-                continue
-            try:
-                events.append(self._learn(payload))
-            except InvalidEventError as error:
-                refused[payload] = str(error)
-        return events, refused
-
-    def _learn(self, payload: bytes) -> Known:
-        known = self._whole.get(payload) or self._fractions.get(payload)
-        if known is None:
-            known = Known(fold_payload(payload, self._rules))
-            if len(self._whole) + len(self._fractions) >= KNOWN_MAX:
-                self._forget()
-            (self._whole if type(known.quantity) is int else self._fractions)[payload] = known
-        return known
+    def _invalid(self, payloads: list[bytes]) -> tuple[tuple[int, bytes, str], ...]:
+        """Index among the events, payload and reason of each that is refused."""
+        invalid = []
+        for index, payload in enumerate(_without_marks(payloads)):
+            if payload not in self._known:
+                try:
+                    fold_payload(payload, self._known.rules)
+                except InvalidEventError as error:
+                    invalid.append((index, payload, str(error)))
+        return tuple(invalid)
 
     @staticmethod
     def add(window: Window, runs: Sequence[list[Known]]) -> None:
@@ -161,32 +154,26 @@ class Decoder:
         counted = zip(events, repeat(1)) if is_sparse else Counter(events).items()
         window.events_count += events_count
         token = window.token
-        for known, count in counted:
-            if known.window is not token:
-                known.enter(window)
-            entry = known.entry
-            # In line, not a call, since with many keys there are hundreds of thousands of these a second.
-            if known.is_whole and type(entry.quantity) is int:
+        with exactly():
+            # No call in here but for what is new: there are hundreds of thousands of these a second.
+            for known, count in counted:
+                entry = known.entry if known.window is token else known.enter(window)
                 entry.count += count
                 entry.quantity += known.quantity * count
-            else:
-                entry.add(known.folded, count)
+                if known.sums:
+                    entry.add_sums(known.sums, count)
 
     def recall(self, frame: StoredFrame) -> list[Known]:
         """The valid events of a committed frame; what was accepted before stays so under any rules."""
         payloads, _ = read_records(
             frame.body, segment_seed(frame.producer, frame.base), frame.first - frame.base
         )
-        events = [payload for payload in payloads if mark_s(payload) is None]
-        return [self._learn_again(each) for index, each in enumerate(events) if index not in frame.skipped]
-
-    def _learn_again(self, payload: bytes) -> Known:
-        try:
-            return self._learn(payload)
-        except InvalidEventError:
-            return Known(fold_payload_without_rules(payload))
+        return [
+            self._known[payload] or Known(fold_payload_without_rules(payload))
+            for index, payload in enumerate(_without_marks(payloads))
+            if index not in frame.skipped
+        ]
 
 
-def _with_indices(payloads: list[bytes], refused: dict[bytes, str]) -> tuple[tuple[int, bytes, str], ...]:
-    events = [payload for payload in payloads if mark_s(payload) is None]
-    return tuple((index, each, refused[each]) for index, each in enumerate(events) if each in refused)
+def _without_marks(payloads: list[bytes]) -> list[bytes]:
+    return [payload for payload in payloads if mark_s(payload) is None]

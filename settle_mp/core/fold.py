@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from decimal import Context, Decimal, Inexact, Overflow, Rounded
+from decimal import Context, Decimal, Inexact, Overflow, Rounded, localcontext
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -17,8 +17,9 @@ from settle_mp.core.event import InvalidEventError, unpack_event
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from contextlib import AbstractContextManager
 
-    from settle_mp.core.event import Event, Quantity
+    from settle_mp.core.event import Quantity
     from settle_mp.core.rules import MetadataRule
 
 # The widest sum is one of metadata floats: digits from 1e308 down to 5e-324, and 17 of the mantissa.
@@ -46,12 +47,15 @@ def times(quantity: Quantity, count: int) -> Quantity:
     return _EXACT.multiply(Decimal(quantity), Decimal(count))
 
 
+def exactly() -> AbstractContextManager[Context]:
+    """Within it `+` and `*` are exact for quantities, where Python's own 28 digits would round."""
+    return localcontext(_EXACT)
+
+
 def total(quantities: Iterable[Quantity]) -> Quantity:
-    """The exact sum of many."""
-    result: Quantity = 0
-    for quantity in quantities:
-        result = add(result, quantity)
-    return result
+    """The exact sum of many; an int when all are."""
+    with exactly():
+        return sum(quantities)
 
 
 def number_text(quantity: Quantity) -> str:
@@ -103,13 +107,14 @@ class Entry:
         """Add `count` events like `folded`."""
         _, quantity, sums = folded
         self.count += count
-        if type(quantity) is int and type(self.quantity) is int:
-            self.quantity += quantity * count
-        else:
-            self.quantity = add(self.quantity, times(quantity, count))
-        if sums is not None:
-            added = {name: add(self.sums.get(name, 0), times(value, count)) for name, value in sums.items()}
-            self.sums = {**self.sums, **added}
+        self.quantity = add(self.quantity, times(quantity, count))
+        if sums:
+            self.add_sums(sums, count)
+
+    def add_sums(self, sums: Mapping[str, Quantity], count: int) -> None:
+        """Add the summed metadata of `count` events that are counted already."""
+        added = {name: add(self.sums.get(name, 0), times(value, count)) for name, value in sums.items()}
+        self.sums = {**self.sums, **added}
 
 
 def fold_payload(payload: bytes, rules: Mapping[str, MetadataRule]) -> Folded:
@@ -118,28 +123,21 @@ def fold_payload(payload: bytes, rules: Mapping[str, MetadataRule]) -> Folded:
     Raises:
         InvalidEventError: When the bytes are no event, or a metadata field to be summed is no number.
     """
-    event = unpack_event(payload)
-    if event.metadata is None:
-        return Folded(Key(event.user_id, event.event_type, ""), event.quantity, None)
-    rule = rules.get(event.event_type)
-    if rule is None:
-        return Folded(_key(event, event.metadata), event.quantity, None)
-    gone = rule.drop | rule.sum
-    kept = {name: value for name, value in event.metadata.items() if name not in gone}
-    sums = {name: _summable(name, event.metadata[name]) for name in rule.sum if name in event.metadata}
-    return Folded(_key(event, kept), event.quantity, sums or None)
+    user_id, event_type, quantity, metadata = unpack_event(payload)
+    sums: dict[str, Quantity] = {}
+    rule = rules.get(event_type) if metadata else None
+    if metadata and rule:
+        sums = {name: _summable(name, metadata[name]) for name in rule.sum if name in metadata}
+        gone = rule.drop | rule.sum
+        metadata = {name: value for name, value in metadata.items() if name not in gone}
+    # An empty object says no more than none does; kept apart, two rows would read the same upstream.
+    text = _canonical(metadata) if metadata else ""
+    return Folded(Key(user_id, event_type, text), quantity, sums or None)
 
 
 def fold_payload_without_rules(payload: bytes) -> Folded:
     """As `fold_payload` for what an earlier setting accepted and today's rules would refuse."""
     return fold_payload(payload, {})
-
-
-def _key(event: Event, metadata: dict[str, Any]) -> Key:
-    if not metadata:
-        # An empty object says no more than none does; kept apart, two rows would read the same upstream.
-        return Key(event.user_id, event.event_type, "")
-    return Key(event.user_id, event.event_type, _canonical(metadata))
 
 
 def _canonical(metadata: dict[str, Any]) -> str:

@@ -230,7 +230,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(50):
         fraction = pack_event("ada", "AI_QUERY", number + 0.5, None)
         assert decoder.decode(frame([event(number), fraction])).intake.quantity == number + 1 + number + 0.5
-        assert len(decoder._whole) + len(decoder._fractions) <= 8
+        assert len(decoder._known) <= 8
 
 
 @pytest.mark.parametrize("at", ["head", "payload", "offset", "end"])

@@ -60,8 +60,8 @@ def read(journal: JournalFiles, position: int = 0, *, is_dead: bool = True) -> R
             events_count=intake.events_count,
             quantity=intake.quantity,
         )
-        recalled = [each.folded.key for each in Decoder({}).recall(frame)]
-        assert recalled == [each.folded.key for each in run.events]
+        recalled = [each.key for each in Decoder({}).recall(frame)]
+        assert recalled == [each.key for each in run.events]
         at = intake.last
     assert found.position == at
     return found
@@ -69,7 +69,7 @@ def read(journal: JournalFiles, position: int = 0, *, is_dead: bool = True) -> R
 
 def users(found: Reading) -> list[int]:
     """The numbers of the events that were read, in order."""
-    keys = [known.folded.key for run in found.runs for known in run.events]
+    keys = [known.key for run in found.runs for known in run.events]
     return [int(key.user_id.removeprefix("user_")) for key in keys]
 
 

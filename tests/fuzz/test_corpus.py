@@ -102,11 +102,5 @@ def test_a_decoder_that_crashes_is_seen(target: str, name: str, monkeypatch: pyt
 
 def test_a_count_that_is_wrong_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that lost an event on the way is none."""
-    whole = decoding.Decoder._look
-
-    def short(self: decoding.Decoder, payloads: list[bytes]) -> Any:
-        events, refused = whole(self, payloads)
-        return events[1:], refused
-
-    monkeypatch.setattr(decoding.Decoder, "_look", short)
+    monkeypatch.setattr(decoding._Memory, "__missing__", lambda *_: None)
     assert complains("run")
