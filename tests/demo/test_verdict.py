@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 from collections import Counter, defaultdict
 from dataclasses import replace
 from decimal import Decimal
@@ -206,7 +208,8 @@ def test_binary_fractions_are_found() -> None:
     """0.1 ten times is 1, and not 0.9999999999999999."""
     sent = answered(*(minute(str(number)) for number in range(10)))
     assert judge(sent, [row(VIDEO_MINUTES, "1.0")]).holds
-    assert not judge(sent, [row(VIDEO_MINUTES, str(sum([0.1] * 10)))]).holds
+    binary = functools.reduce(operator.add, [0.1] * 10)  # sum() compensates from Python 3.12 on
+    assert not judge(sent, [row(VIDEO_MINUTES, str(binary))]).holds
 
 
 @pytest.mark.parametrize("tokens", [None, True, "10", [10], 10.0])

@@ -1,8 +1,8 @@
 """Signal handlers at chosen points: what a handler does, done at the n-th point where one may run.
 
 Python runs handlers after calls, at the start of functions and at the ends of loops' rounds, in the thread
-that it interrupts. A trace function can stand at each of these points, one after the other, so that a test
-tries them all instead of hoping for a signal at the right moment.
+that it interrupts. Whoever is told of each instruction can stand at each of these points, one after the
+other, so that a test tries them all instead of hoping for a signal at the right moment.
 
     for point in points(lambda: track("user", "AI_QUERY")):     # as many as the call has
         interrupt(lambda: track("user", "AI_QUERY"), point, handler)
@@ -10,13 +10,15 @@ tries them all instead of hoping for a signal at the right moment.
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import inspect
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import CodeType, FrameType
 
 _LOOPS = {"JUMP_BACKWARD", "JUMP_ABSOLUTE"}
@@ -45,46 +47,112 @@ class _Points:
         self._is_deep = is_deep
         self._before: dict[FrameType, str] = {}
 
-    def enter(self, frame: FrameType, event: str, _: Any) -> Any:
-        module = str(frame.f_globals.get("__name__"))
-        is_ours = module.startswith("settle_mp.")
-        if event != "call" or not (is_ours or (self._is_deep and frame.f_back in self._before)):
-            return None
-        frame.f_trace_opcodes = True
-        frame.f_trace_lines = False
+    def enter(self, frame: FrameType) -> bool:
+        """A function begins. Returns whether its steps are of interest."""
+        is_ours = str(frame.f_globals.get("__name__")).startswith("settle_mp.")
+        if not (is_ours or (self._is_deep and frame.f_back in self._before)):
+            return False
         self._before[frame] = ""
         # A generator is entered for its end as well, and no handler runs then.
         if not frame.f_code.co_flags & inspect.CO_GENERATOR:
             self._point()
-        return self._step
+        return True
 
-    def _step(self, frame: FrameType, event: str, _: Any) -> Any:
-        if event == "return":
-            self._before.pop(frame, None)
-        if event == "opcode":
-            before, now = self._before.get(frame, ""), _opname(frame)
-            self._before[frame] = now
-            if now in _LOOPS or (_is_call(before) and not _is_call(now)):
-                self._point()
-        return self._step
+    def step(self, frame: FrameType) -> None:
+        """An instruction is about to be carried out."""
+        before = self._before.get(frame)
+        if before is None:
+            return
+        now = self._before[frame] = _opname(frame)
+        if now in _LOOPS or (_is_call(before) and not _is_call(now)):
+            self._point()
+
+    def leave(self, frame: FrameType) -> None:
+        """A function ends."""
+        self._before.pop(frame, None)
 
     def _point(self) -> None:
         self.passed += 1
         if self.passed == self._wanted:
-            sys.settrace(None)
+            _unwatch()
             self._handler()
+
+
+if sys.version_info >= (3, 12):
+    # A trace function is not told of all instructions there when their function runs for the first time.
+    _EVENTS = sys.monitoring.events
+    _TOOL = 4
+
+    @contextlib.contextmanager
+    def _watched(points: _Points) -> Iterator[None]:
+        """Tell the points of each step of this thread."""
+        here = threading.get_ident()
+
+        def tell(event: int, tell_points: Callable[[FrameType], object]) -> None:
+            def hear(*_: object) -> None:
+                if threading.get_ident() == here:
+                    tell_points(sys._getframe(1))
+
+            sys.monitoring.register_callback(_TOOL, event, hear)
+
+        sys.monitoring.use_tool_id(_TOOL, "points")
+        told = {
+            _EVENTS.PY_START: points.enter,
+            _EVENTS.PY_RESUME: points.enter,
+            _EVENTS.INSTRUCTION: points.step,
+            _EVENTS.PY_RETURN: points.leave,
+            _EVENTS.PY_YIELD: points.leave,
+            _EVENTS.PY_UNWIND: points.leave,
+        }
+        for event, tell_points in told.items():
+            tell(event, tell_points)
+        sys.monitoring.set_events(_TOOL, sum(told))
+        try:
+            yield
+        finally:
+            _unwatch()
+            sys.monitoring.free_tool_id(_TOOL)
+
+    def _unwatch() -> None:
+        sys.monitoring.set_events(_TOOL, 0)
+
+else:
+
+    @contextlib.contextmanager
+    def _watched(points: _Points) -> Iterator[None]:
+        """Tell the points of each step of this thread."""
+
+        def enter(frame: FrameType, event: str, _: Any) -> Any:
+            if event != "call" or not points.enter(frame):
+                return None
+            frame.f_trace_opcodes = True
+            frame.f_trace_lines = False
+            return step
+
+        def step(frame: FrameType, event: str, _: Any) -> Any:
+            if event == "opcode":
+                points.step(frame)
+            elif event == "return":
+                points.leave(frame)
+            return step
+
+        before = sys.gettrace()
+        sys.settrace(enter)
+        try:
+            yield
+        finally:
+            sys.settrace(before)
+
+    def _unwatch() -> None:
+        sys.settrace(None)
 
 
 def _run(
     call: Callable[[], Any], wanted: int, handler: Callable[[], object], *, is_deep: bool
 ) -> tuple[int, Any]:
     points = _Points(wanted, handler, is_deep=is_deep)
-    before = sys.gettrace()
-    sys.settrace(points.enter)
-    try:
+    with _watched(points):
         result = call()
-    finally:
-        sys.settrace(before)
     return points.passed, result
 
 
