@@ -233,9 +233,15 @@ def test_a_commit_that_is_interrupted_is_done_by_the_next(
         # As `track()` does where it hears the collector's word in the header.
         journal.commit(LEDGER, journal.tail)
 
-    def prepare() -> None:
+    def turn_over() -> None:
         fill(journal)
         journal.append(event("in a new segment"))
+
+    def prepare() -> None:
+        # What is to be committed is the same each time, and so is the number of points.
+        turn_over()
+        commit()
+        turn_over()
 
     prepare()
     for at in range(1, points(commit) + 1):
