@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from settle_mp.collector import accounts, schema, sidefile
 from settle_mp.collector.birth import COMPANIONS
-from settle_mp.collector.ledger_error import LedgerDamagedError
+from settle_mp.collector.ledger_error import LedgerDamagedError, check_error
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,11 +26,11 @@ def check(database: Database) -> None:
 
     Raises:
         LedgerDamagedError: It is not as it was written.
+        LedgerError: It can't be read now.
     """
     found = database.value("PRAGMA quick_check(1)")
     if found != "ok":
-        msg = f"SQLite finds {found}"
-        raise LedgerDamagedError(msg)
+        raise check_error(str(found))
     for table in schema.TABLES:
         if table not in _FORGIVEN and not database.is_sound(table):
             msg = f"a row of {table.name} fails its check"
@@ -38,6 +38,19 @@ def check(database: Database) -> None:
     missing = accounts.missing_rows(database)
     if missing:
         raise LedgerDamagedError(missing[0])
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file: `Path.exists` says no as well where that can't be told (Python 3.14).
+
+    Raises:
+        OSError: It can't be told.
+    """
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def refuse_unwritable(path: Path) -> None:
@@ -58,10 +71,11 @@ def refuse_lost(path: Path) -> None:
 
     Raises:
         LedgerDamagedError: It was lost. A log that lay around would become part of the next one as well.
+        OSError: That can't be told.
     """
     mark = sidefile.read_mark(path.parent)
     if mark is not None and mark.ledger not in sidefile.aside_ids(path.parent):
         msg = f"the file of ledger {mark.ledger.hex()} is gone"
         raise LedgerDamagedError(msg)
-    if any(path.with_name(path.name + suffix).exists() for suffix in COMPANIONS):
+    if any(is_there(path.with_name(path.name + suffix)) for suffix in COMPANIONS):
         raise LedgerDamagedError("its file is gone, and its log is left")

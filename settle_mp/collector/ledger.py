@@ -95,7 +95,7 @@ class Ledger:
         path = folder / LEDGER_NAME
         Reserve(folder / RESERVE_NAME).lend()
         try:
-            if not path.exists():
+            if not checkup.is_there(path):
                 checkup.refuse_lost(path)
                 make_ledger(path, os.urandom(_ID_BYTES), now_s)
             checkup.refuse_unwritable(path)
@@ -132,11 +132,16 @@ class Ledger:
             LedgerDamagedError: It is not the same file any more.
         """
         self._database.close()
-        if not self._path.exists():
+        try:
+            is_there = checkup.is_there(self._path)
+        except OSError as error:
+            raise ledger_error(error) from error
+        if not is_there:
             raise LedgerDamagedError("its file is gone")
         self._database.open()
         if self._database.meta("id") != self.id.hex():
             raise LedgerDamagedError("another ledger took its place")
+        self._secure()
         self._watermark.renew()
 
     @contextmanager
@@ -314,10 +319,25 @@ class Ledger:
     def _take_up(self) -> None:
         """Compare with the side file, and be ready to write."""
         self._watermark.compare()
+        self._secure()
         self._watermark.write()
         self._reserve.keep()
         self._database.at_boundary = self._watermark.write
         self._database.on_full = self._reserve.release
+
+    def _secure(self) -> None:
+        """Have all that is read on the disk before anybody is told of it.
+
+        A commit whose sync failed, or was cut off by a death, may be in the log all the same, and another
+        sync of the log need not bring it to the disk: after a failed one the kernel takes its pages for
+        clean. What is written into the file is new to it.
+        """
+        try:
+            self._database.cut_log()
+        except LedgerError as error:
+            # For want of room nothing was committed that is not on the disk.
+            if not error.is_full:
+                raise
 
     def _refuse_when_full(self) -> None:
         """Keep intake below the bound. What empties the ledger may go above it for a while.

@@ -6,6 +6,7 @@ where it is.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from errno import EDQUOT, ENOSPC
 from typing import Final
@@ -14,6 +15,7 @@ from typing import Final
 _OUTER_CAUSES: Final = (
     "unable to open",
     "locked",
+    "locking protocol",
     "disk I/O",
     "is full",
     "memory",
@@ -21,6 +23,12 @@ _OUTER_CAUSES: Final = (
     "interrupted",
 )
 _FULL: Final = "database or disk is full"
+
+
+# A check of the file tells of what it could not read like of damage, with SQLite's code or without one.
+_UNREAD: Final = re.compile(r"failed to get page|unable to get the page\. error code=(\d+)")
+_PRIMARY_CODE: Final = 0xFF
+_CORRUPT: Final = 11
 
 
 #: What a statement can raise. Python fails to decode the messages of a damaged file that quote it.
@@ -67,3 +75,11 @@ def opening_error(error: Exception) -> LedgerError:
     if isinstance(error, OSError) or any(cause in text for cause in _OUTER_CAUSES):
         return ledger_error(error)
     return LedgerDamagedError("a text in it is not UTF-8" if isinstance(error, UnicodeDecodeError) else text)
+
+
+def check_error(found: str) -> LedgerError:
+    """What a check of the file found, as the ledger's own error."""
+    unread = _UNREAD.search(found)
+    if unread and int(unread[1] or 0) & _PRIMARY_CODE != _CORRUPT:
+        return LedgerError(f"SQLite could not read all of it: {found}")
+    return LedgerDamagedError(f"SQLite finds {found}")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from settle_mp.collector import sidefile
 from settle_mp.collector.birth import COMPANIONS
+from settle_mp.collector.checkup import is_there
 from settle_mp.collector.ledger import LEDGER_NAME, Ledger
 from settle_mp.collector.ledger_error import LedgerDamagedError, LedgerError, ledger_error
 from settle_mp.notices import notice
@@ -62,7 +63,7 @@ def put_aside(state_dir: Path, reason: str, now_s: float) -> str:
         # The database last: without its log it would look like an older ledger that is sound.
         for suffix in (*COMPANIONS, ""):
             source = home.ledger / (LEDGER_NAME + suffix)
-            if source.exists():
+            if is_there(source):
                 source.rename(home.quarantine / (aside.name + suffix))
         sidefile.sync_folder(home.quarantine)
         sidefile.sync_folder(home.ledger)

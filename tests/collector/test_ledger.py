@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from settle_mp.collector.database import Database
 from settle_mp.collector.ledger import Intake, Ledger, LedgerDamagedError, LedgerError
 from settle_mp.core.books import Amount
 from settle_mp.core.ticket import Trouble
 from tests.collector.ledgers import HOUR, NOW_S, Till, dump_of, faults, fill, open_ledger, producer_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -184,6 +188,37 @@ def test_a_loss_of_power_keeps_what_was_committed(till: Till) -> None:
     """The log is synced with each commit, which only `synchronous=FULL` does."""
     assert till.ledger._database.value("PRAGMA synchronous") == 2
     assert till.ledger._database.value("PRAGMA journal_mode") == "wal"
+
+
+def test_what_is_read_again_is_on_the_disk_first(
+    till: Till, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit whose sync failed may be read in the log all the same, and by the kernel's word be synced.
+
+    So the log is written into the file before anybody is told of it; an error of that is one of opening.
+    """
+    log = tmp_path / "ledger.db-wal"
+    # A reader keeps `close` from doing the same.
+    with closing(sqlite3.connect(tmp_path / "ledger.db")) as reader:
+        reader.execute("SELECT * FROM meta").fetchall()
+        for reopen in (till.ledger.reopen, lambda: open_ledger(tmp_path).close()):
+            till.take(1)
+            assert log.stat().st_size > 0
+            reopen()
+            assert log.stat().st_size == 0
+    for error in (LedgerError("disk I/O error"), LedgerError("database or disk is full", is_full=True)):
+        monkeypatch.setattr(Database, "cut_log", raising(error))
+        with contextlib.nullcontext() if error.is_full else pytest.raises(LedgerError, match="I/O"):
+            till.ledger.reopen()
+
+
+def raising(error: LedgerError) -> Callable[[Database], None]:
+    """Something that can't be done."""
+
+    def fail(_: Database) -> None:
+        raise error
+
+    return fail
 
 
 def test_a_file_that_was_removed_or_replaced_is_noticed(till: Till, tmp_path: Path) -> None:

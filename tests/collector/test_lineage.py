@@ -10,11 +10,12 @@ import shutil
 import sqlite3
 import tempfile
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from settle_mp.collector import schema, sidefile
+from settle_mp.collector.database import Database
 from settle_mp.collector.ledger import LedgerError
 from settle_mp.collector.lineage import Bond, open_or_replace, put_aside, put_aside_ids
 from settle_mp.core.books import Amount
@@ -339,6 +340,40 @@ def test_a_file_that_cannot_be_read_now_is_left_alone(state_dir: Path) -> None:
         start(state_dir)
     assert (state_dir / "ledger" / "ledger.db").is_dir()
     assert put_aside_ids(state_dir) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("found", "is_damage"),
+    [
+        ("*** in database main ***\nPage 10: unable to get the page. error code=266", False),
+        ("Tree 3 page 10: unable to get the page. error code=10", False),
+        ("Freelist: failed to get page 7", False),
+        ("Page 10: unable to get the page. error code=11", True),
+        ("Tree 3 page 10: free space corruption", True),
+    ],
+)
+def test_what_a_check_could_not_read_is_no_damage(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch, found: str, *, is_damage: bool
+) -> None:
+    """An error of reading while the file is checked: it stays where it is, and is believed once it is read.
+
+    `tests/chaos` has the disk itself say so, at any page.
+    """
+    till = start(state_dir)
+    till.ledger.close()
+    real = Database.value
+
+    def value(database: Database, sql: str, values: Any = ()) -> Any:
+        return found if "quick_check" in sql else real(database, sql, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Database, "value", value)
+        with pytest.raises(LedgerError):
+            start(state_dir)
+    assert bool(put_aside_ids(state_dir)) is is_damage
+    after = start(state_dir)
+    assert (after.ledger.id != till.ledger.id) is is_damage
+    after.ledger.close()
 
 
 # Deaths in the middle of putting aside, and of being born.
