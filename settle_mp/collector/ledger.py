@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from settle_mp.collector import accounts, checkup, schema
 from settle_mp.collector.birth import make_ledger
+from settle_mp.collector.bound import Bound
 from settle_mp.collector.database import Database
 from settle_mp.collector.dead_letters import DeadLetters
 from settle_mp.collector.decisions import Decisions
@@ -73,7 +74,6 @@ class Ledger:
     def __init__(self, folder: Path, database: Database, *, ledger_bytes_max: int = 0) -> None:
         self._path = folder / LEDGER_NAME
         self._database = database
-        self._bytes_max = ledger_bytes_max
         self._roster = Roster(database)
         self._frames = Frames(database)
         self._dead_letters = DeadLetters(database)
@@ -83,6 +83,7 @@ class Ledger:
         self._watermark = Watermark(folder, database, self.id)
         self.decisions: Decisions = Decisions(database, self._roster, self.outbox, self._watermark.expect)
         self._reserve = Reserve(folder / RESERVE_NAME)
+        self._bound = Bound(database, self._reserve, ledger_bytes_max)
 
     @classmethod
     def open(cls, folder: Path, *, ledger_bytes_max: int, now_s: float) -> Ledger:
@@ -177,7 +178,7 @@ class Ledger:
 
     def introduce(self, producers: Iterable[NewProducer], now_s: float) -> None:
         """Make rows for producers heard of for the first time; known ones stay as they are."""
-        self._refuse_when_full()
+        self._bound.refuse_when_full()
         self._roster.introduce(producers, now_s)
 
     def mark_gone(self, producers: Iterable[bytes], now_s: float) -> None:
@@ -226,7 +227,7 @@ class Ledger:
             LedgerError: `is_full` at `ledger_bytes_max` or when the disk is; also when a run does not begin
                 at its producer's position, which means that the caller's memory ran ahead.
         """
-        self._refuse_when_full()
+        self._bound.refuse_when_full()
         with self._database.transaction(is_intake=True):
             accounts.carry(self._database, "committed", self._roster.advance(intakes, now_s))
             accounts.carry(self._database, "pending", self._frames.add(intakes))
@@ -338,20 +339,3 @@ class Ledger:
             # For want of room nothing was committed that is not on the disk.
             if not error.is_full:
                 raise
-
-    def _refuse_when_full(self) -> None:
-        """Keep intake below the bound. What empties the ledger may go above it for a while.
-
-        How much is to be taken in is of no weight: what is more than a small bound would never come in.
-
-        Raises:
-            LedgerError: With `is_full`.
-        """
-        if self._database.used_bytes() < self._bytes_max:
-            return
-        # Commits cut the log back, and there are none while intake is refused.
-        self._database.cut_log()
-        used_bytes = self._database.used_bytes()
-        if used_bytes >= self._bytes_max:
-            msg = f"the ledger holds {used_bytes} bytes; ledger_bytes_max is {self._bytes_max}"
-            raise LedgerError(msg, is_full=True)

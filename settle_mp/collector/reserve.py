@@ -26,11 +26,15 @@ class Reserve:
     Args:
         path: Where it is.
         size_bytes: How much.
+
+    Attributes:
+        is_lent: Whether there was no room to keep it when that was last seen: `keep` is to be called again.
     """
 
     def __init__(self, path: Path, size_bytes: int = RESERVE_BYTES) -> None:
         self._path = path
         self._size_bytes = size_bytes
+        self.is_lent = False
 
     def is_whole(self) -> bool:
         """Whether it is there in full."""
@@ -41,10 +45,12 @@ class Reserve:
 
     def keep(self) -> None:
         """Make it, or make it whole again, while there is twice as much room; else later."""
+        self.is_lent = False
         if self.is_whole():
             return
         with contextlib.suppress(OSError):
-            if self._free_bytes() >= 2 * self._size_bytes:
+            self.is_lent = self._free_bytes() < 2 * self._size_bytes
+            if not self.is_lent:
                 self._allocate()
 
     def lend(self) -> None:
@@ -55,6 +61,7 @@ class Reserve:
 
     def release(self) -> None:
         """Give the room to whoever writes next."""
+        self.is_lent = True
         with contextlib.suppress(OSError):
             os.truncate(self._path, 0)
 

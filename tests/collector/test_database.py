@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import sqlite3
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from settle_mp.collector.bound import LENT_BYTES_MAX
 from settle_mp.collector.ledger import LedgerError
+from settle_mp.collector.reserve import RESERVE_BYTES
 from settle_mp.core.books import Amount
 from settle_mp.core.ticket import Trouble
 from tests.collector.ledgers import (
@@ -301,9 +304,31 @@ def test_a_full_disk_refuses_intake_and_lets_everything_else_work(small_disk: Pa
     assert till.ledger.totals()["confirmed"] == known
     assert faults(till.ledger) == []
     (small_disk / "filler").unlink()
-    till.ledger.forget(gone_before_s=NOW_S)
-    assert till.ledger._reserve.is_whole()
     till.take(1, 2000)
+    assert till.ledger._reserve.is_whole()
+    till.ledger.close()
+
+
+def test_nothing_comes_in_where_it_would_keep_others_from_leaving(small_disk: Path) -> None:
+    """While the reserve is lent, the ledger takes in little at a time; once there is room, all again."""
+    till = Till(open_ledger(small_disk / "ledger"))
+    till.introduce(1)
+    reserve = till.ledger._reserve
+    while till.ledger._database.used_bytes() < LENT_BYTES_MAX:
+        till.take(1, 3000)
+    reserve.release()
+    space = os.statvfs(small_disk)
+    with (small_disk / "filler").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_frsize - RESERVE_BYTES)
+    assert "while the disk is full" in str(error_of(lambda: till.take(1), times=1))
+    for batch_id in till.seal():
+        till.ledger.outbox.settle(batch_id, NOW_S)
+    till.take(1)
+    assert not reserve.is_whole()
+    (small_disk / "filler").unlink()
+    till.take(1)
+    assert reserve.is_whole()
+    assert faults(till.ledger) == []
     till.ledger.close()
 
 
