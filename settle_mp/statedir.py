@@ -148,8 +148,7 @@ def try_lock(path: Path, *, create: bool = False, mode: int = PRIVATE_MODE) -> i
     Raises:
         FileNotFoundError: When there is no such file and `create` is false.
     """
-    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT if create else 0)
-    descriptor = os.open(path, flags, mode)
+    descriptor = _open_lock(path, os.O_CREAT if create else 0, mode)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         is_ours = is_same_file(descriptor, path)
@@ -164,6 +163,17 @@ def try_lock(path: Path, *, create: bool = False, mode: int = PRIVATE_MODE) -> i
         os.close(descriptor)
         return None
     return descriptor
+
+
+def _open_lock(path: Path, flags: int, mode: int) -> int:
+    flags |= os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, os.O_RDWR | flags, mode)
+    except OSError as error:
+        # A lock takes no right to write: where nobody may, it says who lives all the same.
+        if error.errno != errno.EROFS or not path.exists():
+            raise
+    return os.open(path, os.O_RDONLY | flags & ~os.O_CREAT)
 
 
 def _share(descriptor: int, mode: int) -> None:

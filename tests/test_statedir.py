@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from settle_mp import statedir
 from settle_mp.statedir import StateDir
+from tests.chaos import mounts
 from tests.worker import children
 
 if TYPE_CHECKING:
@@ -164,6 +165,20 @@ def test_asking_leaves_a_free_lock_free(tmp_path: Path) -> None:
     assert not statedir.is_locked(path)
     assert not statedir.is_locked(path)
     assert open_count() == before
+
+
+@pytest.mark.skipif(bool(mounts.cannot_mount()), reason=mounts.cannot_mount())
+def test_a_lock_tells_who_lives_where_nobody_may_write(tmp_path: Path) -> None:
+    """Rule J1: a file system that became read-only ends nobody, and makes no lock."""
+    path = tmp_path / "lock"
+    descriptor = statedir.try_lock(path, create=True)
+    assert descriptor is not None
+    with mounts.read_only(tmp_path):
+        assert statedir.is_locked(path)
+        os.close(descriptor)
+        assert not statedir.is_locked(path)
+        with pytest.raises(OSError, match="Read-only"):
+            statedir.try_lock(tmp_path / "other", create=True)
 
 
 def test_no_lock_file_is_no_lock(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ class HeldJournal:
         self._bodies: list[tuple[journals.SegmentFile, bytes]] = []
         self.is_live: bool = False
         self.is_gone: bool = False
+        self._unread = ""
         self.hold()
         #: As it was when the journal was opened, and as it is once that is settled.
         self.first_header: journals.Header = self._read_header()
@@ -85,7 +86,11 @@ class HeldJournal:
 
     def settle(self) -> None:
         """Read it as it stands now."""
-        self.is_live = statedir.is_locked(self.folder / statedir.LOCK_NAME)
+        self._unread = ""
+        try:
+            self.is_live = statedir.is_locked(self.folder / statedir.LOCK_NAME)
+        except OSError as error:
+            self._note(error)
         for _ in range(HEADER_READS_MAX):
             before = self._read_header()
             self.hold()
@@ -124,12 +129,24 @@ class HeldJournal:
     def _read_header(self) -> journals.Header:
         if self._header_file is None:
             return journals.parse_header(b"")
-        return journals.parse_header(os.pread(self._header_file, HEADER_BYTES, 0))
+        try:
+            return journals.parse_header(os.pread(self._header_file, HEADER_BYTES, 0))
+        except OSError as error:
+            self._note(error)
+            return journals.parse_header(b"")
+
+    def _note(self, error: OSError) -> None:
+        """Something of it can't be read now, and is not damaged for that."""
+        self._unread = f"it can't be read: {error.strerror}"
 
     def _read_bodies(self) -> None:
         bodies: dict[int, tuple[journals.SegmentFile, bytes]] = {}
         for file, descriptor in self._files.values():
-            body = journals.read_descriptor(descriptor, file.size)
+            try:
+                body = journals.read_descriptor(descriptor, file.size)
+            except OSError as error:
+                self._note(error)
+                continue
             known = bodies.get(file.base)
             if known is None or journals.is_fuller(body, known[1]):
                 bodies[file.base] = (file, body)
@@ -153,7 +170,10 @@ class HeldJournal:
                 stretch.oldest_s = self._time_of(file, body, start, part)
             payloads += part
             reached = file.base + stop
-        if not self._bodies:
+        if self._unread:
+            stretch.is_whole = False
+            stretch.damages.append(self._unread)
+        elif not self._bodies:
             stretch.is_whole = False
             stretch.damages.append("its segments are gone")
         stretch.amount = _amount_of(payloads)

@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from settle_mp import control, statedir, transport
 from settle_mp.collector import sidefile
 from settle_mp.collector.admission import House, Refusal, admit
 from settle_mp.collector.advice import advise
+from settle_mp.collector.checkup import is_there
 from settle_mp.collector.inventory import HeldJournal
-from settle_mp.collector.ledger import Ledger, LedgerError
+from settle_mp.collector.ledger import LEDGER_NAME, Ledger, LedgerError
 from settle_mp.core import wire
 from settle_mp.core.books import BUCKETS, Amount, Books, Tally, amount_of
 from settle_mp.core.fold import number_text, parse_number
@@ -125,13 +126,14 @@ class Snapshot:
 
     def _read_ledger(self, state_dir: statedir.StateDir) -> dict[bytes, ProducerRow]:
         folder = state_dir.ledger
-        self._house = House(ledger=NO_LEDGER, put_aside=sidefile.aside_ids(folder), key_mode="")
-        if not (folder / "ledger.db").exists():
-            self._note_lost(folder)
-            return {}
+        self._house = House(ledger=NO_LEDGER, put_aside=frozenset(), key_mode="")
         try:
+            self._house = replace(self._house, put_aside=sidefile.aside_ids(folder))
+            if not is_there(folder / LEDGER_NAME):
+                self._note_lost(folder)
+                return {}
             ledger = Ledger.open_read_only(folder)
-        except (LedgerError, ValueError) as error:
+        except (LedgerError, ValueError, OSError) as error:
             self._ledger_faults.append(f"ledger: it can't be read: {error}")
             return {}
         try:

@@ -1,4 +1,4 @@
-"""Small disks: a file system in memory over a folder, so that it can be full."""
+"""Mounts: a small file system in memory over a folder, so that it can be full, and a folder read-only."""
 
 from __future__ import annotations
 
@@ -43,9 +43,21 @@ def empty(disk: Path) -> None:
     (disk / FILLER).unlink(missing_ok=True)
 
 
-def set_read_only(disk: Path, *, is_read_only: bool) -> None:
-    """Let nobody write to a disk that nobody has open for writing, or let them again."""
-    _mount("mount", "-o", f"remount,{'ro' if is_read_only else 'rw'}", str(disk))
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Let nobody open, make, rename or remove anything below a folder for writing; what is open stays so."""
+    with tempfile.TemporaryDirectory() as view:
+        # Made elsewhere: where somebody writes already, a mount can't be made read-only.
+        _mount("mount", "--bind", str(folder), view)
+        try:
+            _mount("mount", "-o", "remount,bind,ro", view)
+            _mount("mount", "--bind", view, str(folder))
+        finally:
+            _mount("umount", view)
+    try:
+        yield
+    finally:
+        _mount("umount", "--lazy", str(folder))
 
 
 def _mount(*command: str) -> None:

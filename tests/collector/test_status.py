@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import pytest
 from settle_mp import config
 from settle_mp.collector.status import read_status
 from settle_mp.core.record import HEAD_BYTES, Slot, encode_slot, whole_records_bytes
+from tests.chaos import mounts
 from tests.collector.ledgers import fill, rows_of, take_away
 from tests.collectors import bench, bind, folder_of, make_journal, segment_of, track, worker
 from tests.hosts import host
@@ -291,4 +293,41 @@ def test_a_ledger_that_is_none_tells(state_dir: Path) -> None:
     assert not report.json["balanced"]
     assert report.faults[0].startswith("ledger: it can't be read")
     assert report.json["events"]["pending"] == 1
+    journal.close()
+
+
+@pytest.mark.skipif(bool(mounts.cannot_mount()), reason=mounts.cannot_mount())
+def test_it_is_read_where_nobody_may_write(state_dir: Path, upstream: Upstream) -> None:
+    """Under a collector; where none runs SQLite can't read its file, and that is told."""
+    journal = make_journal(state_dir, "ada", "bob")
+    with bench(state_dir, upstream) as made:
+        made.take_in()
+        with mounts.read_only(state_dir):
+            report = look(state_dir)
+    assert (report.faults, report.json["events"]["tracked"]) == ([], 2)
+    with mounts.read_only(state_dir):
+        report = look(state_dir)
+    assert report.faults == ["ledger: it can't be read: unable to open database file"]
+    journal.close()
+
+
+@pytest.mark.parametrize("name", ["header", "segment"])
+def test_what_cant_be_read_now_is_no_damage(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It is read again, and told when it can't be read then either."""
+    journal = make_journal(state_dir, "ada")
+    path = segment_of(state_dir, journal) if name == "segment" else folder_of(state_dir, journal) / name
+    real, left = os.pread, [0]
+
+    def pread(descriptor: int, size: int, at: int) -> bytes:
+        if left[0] and os.path.samestat(os.fstat(descriptor), path.stat()):
+            left[0] -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(descriptor, size, at)
+
+    monkeypatch.setattr(os, "pread", pread)
+    for left[0], faults in (1, []), (1000, [f"journal {journal.producer.hex()}: it can't be read"]):
+        report = look(state_dir)
+        assert [fault.partition(": Input")[0] for fault in report.faults] == faults
     journal.close()
