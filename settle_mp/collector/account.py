@@ -15,7 +15,6 @@ from settle_mp.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from settle_mp.collector.reception import Reception
     from settle_mp.collector.shipping import Shipping
     from settle_mp.core.record import Identity
 
@@ -29,12 +28,12 @@ UNFOLDED_MAX: Final = 5
 _SPARED: Final = ("unfolded", "unseen", "refusals", "last_error")
 
 
-def report(shipping: Shipping, reception: Reception, trouble: str, unseen: Iterable[Identity]) -> str:
+def report(shipping: Shipping, waiting: list[str], trouble: str, unseen: Iterable[Identity]) -> str:
     """All of it as JSON.
 
     Args:
         shipping: How the upstream does.
-        reception: Who waits, and why.
+        waiting: Which journals wait, and why.
         trouble: Why nothing is taken in.
         unseen: Producers that speak to us and whose journals are not in our state folder.
     """
@@ -46,7 +45,7 @@ def report(shipping: Shipping, reception: Reception, trouble: str, unseen: Itera
         "state": health.state,
         "last_error": health.last_error[:500] if health.last_error else None,
         "trouble": trouble[:500] or None,
-        "refusals": [reason[:300] for reason in reception.refusals[:NAMED_MAX]],
+        "refusals": [reason[:300] for reason in waiting[:NAMED_MAX]],
         "unseen": [
             {"name": each.name, "host": each.host, "state_dir": each.facts.get("state_dir", "")}
             for each in itertools.islice(unseen, NAMED_MAX)

@@ -62,12 +62,18 @@ class Adoption:
         self._estates: dict[bytes, Estate] = {}
         self._lying: dict[bytes, tuple[int, float]] = {}
         self._suspected: dict[bytes, list[str]] = {}
+        self._unread: dict[Path, str] = {}
         self._begun_count = 0
         self._is_scanned = False
         #: How many scans were finished, and all that they read is committed; see `scan_anew`.
         self.done_count: int = 0
         #: While a host-wide flush waits, live journals are read without waiting for their couriers.
         self.is_urgent = False
+
+    @property
+    def unread(self) -> list[str]:
+        """Which journals could not be read when they were looked at last, and why."""
+        return list(self._unread.values())
 
     def scan_soon(self) -> None:
         """Look again at once, since somebody said goodbye."""
@@ -95,12 +101,14 @@ class Adoption:
             if not self._todo or self._reception.gathered_bytes >= TURN_BYTES_MAX:
                 return
             folder = self._todo.popleft()
+            self._unread.pop(folder, None)
             try:
                 self._look(folder, now_s)
             except FileNotFoundError:
                 pass  # gone meanwhile
             except OSError as error:
                 # One journal that can't be read must not keep the collector from all others.
+                self._unread[folder] = f"journal {folder.name} can't be read: {error.strerror or error}"
                 self._reception.tell("journal_not_read", f"{folder}: {error.strerror or error}")
             self._is_scanned = not self._todo
 
@@ -257,6 +265,8 @@ class Adoption:
         known = leftovers.sweep(self._dir.journals)
         for producer in self._lying.keys() - known:
             del self._lying[producer]
+        for folder in [each for each in self._unread if leftovers.producer_of(each.name) not in known]:
+            del self._unread[folder]
         self._reception.forget_refusals(known)
         gone = [
             member.id

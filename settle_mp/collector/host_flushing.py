@@ -52,18 +52,18 @@ class HostFlushing:
     """The host-wide flushes under way."""
 
     def __init__(
-        self, state: State, upstream_reason: Callable[[], str], refusals: Callable[[], list[str]]
+        self, state: State, upstream_reason: Callable[[], str], waiting: Callable[[], list[str]]
     ) -> None:
         """Begin with none.
 
         Args:
             state: Where producers stand.
             upstream_reason: Says what the upstream's trouble is, if any.
-            refusals: Says which journals wait for a person, and why.
+            waiting: Says which journals wait for a person, or can't be read, and why.
         """
         self._state = state
         self._upstream_reason = upstream_reason
-        self._refusals = refusals
+        self._waiting = waiting
         self._tickets: dict[tuple[bytes, int], HostTicket] = {}
         self._requests = itertools.count(1)
 
@@ -137,13 +137,12 @@ class HostFlushing:
         totals = self._state.ledger.totals()
         failed_count = max(0, failed - ticket.failed_before)
         waiting = 0 if is_done else totals["pending"].events + totals["in_doubt"].events
-        refusals = self._refusals()
         reasons = []
         if failed_count:
             reasons.append(f"{failed_count} events were refused or are held")
         if not is_done:
             reasons.append(self._upstream_reason() or "not everything was read and confirmed in time")
-        reasons += refusals[:3]
+        reasons += self._waiting()[:3]
         return wire.Flushed(
             ticket.number,
             max(0, confirmed - ticket.confirmed_before),

@@ -61,9 +61,7 @@ class Parts:
             self.state, self.delivery, opened.settings, has_key=upstream is not None
         )
         self.flushing: Flushing = Flushing(self.state, self._upstream_reason, self._intake_reason)
-        self.host_flushing: HostFlushing = HostFlushing(
-            self.state, self._upstream_reason, lambda: self.reception.refusals
-        )
+        self.host_flushing: HostFlushing = HostFlushing(self.state, self._upstream_reason, self._waiting)
         self.desk: Desk = Desk(
             self.state,
             self.shipping.settlement,
@@ -207,7 +205,11 @@ class Parts:
         return [] if reply is None else [(lost.producer, reply)]
 
     def _report(self) -> str:
-        return account.report(self.shipping, self.reception, self.trouble, self._unseen.values())
+        return account.report(self.shipping, self._waiting(), self.trouble, self._unseen.values())
+
+    def _waiting(self) -> list[str]:
+        """Which journals wait, and why."""
+        return self.reception.refusals + self.adoption.unread
 
     # --- Changes of the whole ---
 
@@ -263,9 +265,10 @@ class Parts:
             self._couriers.discard(producer)
 
     def is_drained(self) -> bool:
-        """Whether everything that was read is confirmed."""
+        """Whether everything was read that can be taken, and is confirmed."""
         return (
             not self.reception.is_gathering
+            and not self.adoption.unread
             and not self.state.windows
             and not self.state.seals.is_waiting(2**63)
         )

@@ -11,7 +11,7 @@ from settle_mp.collector import host_flushing
 from settle_mp.collector.adoption import SCAN_S, SILENT_S
 from settle_mp.core import wire
 from settle_mp.sandbox.faults import Fault
-from tests.collectors import Bench, bench, bind, make_journal, track
+from tests.collectors import Bench, bench, bind, folder_of, make_journal, track
 from tests.upstreams import upstream
 
 if TYPE_CHECKING:
@@ -230,6 +230,27 @@ def test_a_journal_that_waits_for_a_person_is_told(state_dir: Path, parts: Bench
     assert journal.producer.hex() in flushed.reason
     assert flushed.unconfirmed_count == 1
     journal.close()
+
+
+def test_a_journal_that_cant_be_read_is_told(state_dir: Path, parts: Bench) -> None:
+    """What nobody could read is not confirmed, nor all shipped that a stop is to ship; later it is."""
+    journal = make_journal(state_dir, "ada")
+    journal.close()
+    folder = folder_of(state_dir, journal)
+    header = folder / "header"
+    image = header.read_bytes()
+    header.unlink()
+    header.mkdir()
+    ask(parts)
+    flushed = finish(parts)
+    assert flushed.unconfirmed_count == 1
+    assert f"{folder.name} can't be read: Is a directory" in flushed.reason
+    assert not parts.parts.is_drained()
+    header.rmdir()
+    header.write_bytes(image)
+    ask(parts, ticket=2)
+    assert finish(parts) == wire.Flushed(2, 1, 0, 0, "")
+    assert parts.parts.is_drained()
 
 
 def test_commands_are_bounded(parts: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
