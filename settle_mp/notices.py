@@ -27,6 +27,9 @@ class Notice(NamedTuple):
 
 
 _KEPT: Final = "nothing is lost: journals keep all events"
+_KEPT_WHILE_THEY_GROW: Final = (
+    "journals keep all events for as long as they can grow; what workers drop then, `settle-mp status` counts"
+)
 _UNTOUCHED: Final = "none"
 _BY_ITSELF: Final = "none is needed; it is tried again by itself"
 
@@ -71,8 +74,10 @@ NOTICES: Final[Mapping[str, Notice]] = {
         "events go on as before", "mend the setting that the reason names, and send SIGHUP again"
     ),
     "collector_not_listening": Notice(_KEPT, "raise the hard limit of open files of the collector"),
-    "ledger_failed": Notice(_KEPT, "free space on the disk, or check it; it is tried again by itself"),
-    "ledger_not_read": Notice(_KEPT, "check the disk; it is tried again by itself"),
+    "ledger_failed": Notice(
+        _KEPT_WHILE_THEY_GROW, "free space on the disk, or check it; it is tried again by itself"
+    ),
+    "ledger_not_read": Notice(_KEPT_WHILE_THEY_GROW, "check the disk; it is tried again by itself"),
     "ledger_put_aside": Notice(
         "events that it had taken and not shipped are not billed",
         "look at it in the quarantine; then `settle-mp residue acknowledge`",

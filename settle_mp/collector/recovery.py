@@ -56,7 +56,9 @@ class Recovery:
             error: What it said.
             is_intake: Whether it was to take something in.
         """
-        mend = "free space, or raise ledger_bytes_max and restart" if error.is_full else "check the disk"
+        mend = "see whether the disk can be read and written"
+        if error.is_full:
+            mend = "free space, or raise ledger_bytes_max and restart"
         self._parts.trouble = f"the ledger takes nothing in: {error}; {mend}"
         self._teller.tell("ledger_failed", str(error), level=logging.ERROR, mend=mend)
         self._intake_rests_until_s = time.monotonic() + self._rest_s
