@@ -125,6 +125,28 @@ class Held:
     positions: dict[str, int]
 
 
+class Progress(NamedTuple):
+    """How far a ledger has come that a collector works on, and how much of either kind it holds."""
+
+    seal_number: int
+    settled_count: int
+    frames_count: int
+    batches_count: int
+
+
+def progress(state_dir: Path) -> Progress:
+    """Read it; zeros where it can't be read now."""
+    uri = f"file:{state_dir}/ledger/ledger.db?mode=ro"
+    with contextlib.suppress(sqlite3.Error), closing(sqlite3.connect(uri, uri=True)) as database:
+        meta = dict(database.execute("SELECT name, value FROM meta"))
+        counts = [
+            database.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0]  # noqa: S608  our own text
+            for table in ("frames", "batches")
+        ]
+        return Progress(int(meta["seal_number"]), int(meta["settled_count"]), *counts)
+    return Progress(0, 0, 0, 0)
+
+
 def held(state_dir: Path) -> Held:
     """Read a ledger that nobody has open, from a copy: opening it would change it."""
     with tempfile.TemporaryDirectory() as folder:

@@ -12,8 +12,9 @@ import os
 import resource
 from typing import TYPE_CHECKING, Final
 
-from tests.chaos import damage, mounts
-from tests.chaos.fault import fault
+from tests.chaos import damage, mounts, ptrace
+from tests.chaos.errors import COMMITS, FAILURES
+from tests.chaos.fault import FAULTS, Fault, fault
 from tests.chaos.hostile import end_collector, note_destroyed
 from tests.chaos.house import WORKERS
 from tests.chaos.judges import DESTROYED, judge_destroyed, judge_dropped
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from random import Random
 
+    from tests.chaos.errors import Failure
     from tests.chaos.house import House
     from tests.chaos.keepers import Child
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 #: What a disk has for itself: twice what journals and ledger keep free, and some.
 DISK_MEBIBYTES: Final = 64
+#: Tries for one failure of calls; a miss is a kill at another moment.
+TRIES: Final = 5
 #: Bytes that a process may still write of any file: side files and headers, and next to nothing of a ledger.
 FILE_BYTES_MAX: Final = 8 * 1024
 
@@ -67,22 +71,36 @@ def failing(*children: Child | None) -> Iterator[None]:
     "disk-full",
     group="disk",
     what="the disk is full for some seconds: segments, commits, seals, and what empties the ledger",
-    counted="disks filled",
+    counted="disks filled, sealed and settled on",
     share=0.02,
     judge=judge_dropped,
     disk_mebibytes=DISK_MEBIBYTES,
     obstacle=mounts.cannot_mount,
 )
 def disk_full(house: House) -> None:
-    """The upstream is away at first, so that the ledger must both grow and shrink on the full disk."""
+    """It has a batch that must go and a window that must be sealed then: intake alone gets no room."""
     house.wait_tracking()
     house.upstream.stop()
-    house.wait_s(0.1, 0.3)
+    if not house.is_control:
+        house.wait_until(lambda: _has_both(house), "there is something to seal and to ship, and a reserve")
     with full(house):
-        house.wait_trouble()
+        before = damage.progress(house.state_dir)
+        house.wait_full()
         house.upstream.start()
-        house.wait_s(0.5, 1.5)
-    house.count("disks filled")
+        if not house.is_control:
+            house.wait_until(lambda: _has_passed(house, before), "it seals and settles on a full disk")
+    house.count("disks filled, sealed and settled on")
+
+
+def _has_both(house: House) -> bool:
+    now, reserve = damage.progress(house.state_dir), house.state_dir / "ledger/reserve"
+    return now.frames_count > 0 and now.batches_count > 0 and reserve.stat().st_blocks > 0
+
+
+def _has_passed(house: House, before: damage.Progress) -> bool:
+    """Whether the ledger has sealed and settled something since."""
+    now = damage.progress(house.state_dir)
+    return now.seal_number > before.seal_number and now.settled_count > before.settled_count
 
 
 @fault(
@@ -126,12 +144,90 @@ def disk_full_new_worker(house: House) -> None:
     with full(house):
         house.start_worker(slot)
         house.wait_s(0.5, 1.0)
-    if not house.is_control:
-        # After an error the collector rests for a while.
-        house.wait_until(lambda: not house.status()["waiting"], "the collector takes in again")
+    house.wait_taking_in()
     house.retire(slot)
     house.start_worker(slot)
     house.count("disks filled")
+
+
+# --- Read-only ---
+
+
+def _wait_up(house: House) -> None:
+    """On a folder that nobody may write to, a worker gets no journal and a collector no socket."""
+    house.wait_tracking()
+    if not house.is_control:
+        house.wait_up()
+
+
+@fault(
+    "read-only",
+    group="disk",
+    what="the state folder is read-only for some seconds, under a live collector and live workers",
+    counted="folders made read-only",
+    share=0.02,
+    judge=judge_dropped,
+    obstacle=mounts.cannot_mount,
+)
+def read_only(house: House) -> None:
+    """What is open can still be written, and nothing else."""
+    _wait_up(house)
+    with mounts.read_only(house.state_dir):
+        house.wait_trouble()
+        house.wait_s(0.2, 1.0)
+    house.count("folders made read-only")
+    house.wait_taking_in()
+
+
+@fault(
+    "read-only-kill-collector",
+    group="disk",
+    what="SIGKILL of the collector while the state folder is read-only; the next one says why it can't start",
+    counted="folders made read-only",
+    share=0.02,
+    judge=judge_dropped,
+    obstacle=mounts.cannot_mount,
+)
+def read_only_kill_collector(house: House) -> None:
+    """Its supervisor tries again, and the one that can is as any other."""
+    _wait_up(house)
+    with mounts.read_only(house.state_dir):
+        house.wait_s(0.1, 0.5)
+        house.strike(house.collector)
+        house.bury(house.collector)
+        refused = house.start_collector()
+        if refused is not None:
+            refused.is_doomed = True
+            house.bury(refused)
+            if refused.code != 1 or "eadonly" not in house.said("collector").replace("-", ""):
+                house.complaints.append(f"a collector ended with {refused.code}: {house.said('collector')}")
+    house.count("folders made read-only")
+    house.start()
+    _wait_up(house)
+
+
+@fault(
+    "read-only-new-worker",
+    group="disk",
+    what="a worker begins while the state folder is read-only, and has its journal in memory",
+    counted="folders made read-only",
+    share=0.02,
+    judge=judge_dropped,
+    settings={CLOSE_VARIABLE: "30"},
+    obstacle=mounts.cannot_mount,
+)
+def read_only_new_worker(house: House) -> None:
+    """It has time to hand over what it has."""
+    _wait_up(house)
+    slot = house.any_slot()
+    house.retire(slot)
+    with mounts.read_only(house.state_dir):
+        house.start_worker(slot)
+        house.wait_tracking()
+    house.wait_taking_in()
+    house.retire(slot)
+    house.start_worker(slot)
+    house.count("folders made read-only")
 
 
 # --- Failing ---
@@ -192,6 +288,58 @@ def no_segment(house: House) -> None:
     house.retire(slot)
     house.start()
     house.count("segments refused")
+
+
+def cannot_fail_calls() -> str:
+    """Why single calls can't be made to fail on this machine."""
+    return "" if ptrace.can_fail_calls() else "making system calls fail takes ptrace, and x86_64"
+
+
+def _have_calls_fail(house: House, failure: Failure, *, is_killed: bool = False) -> None:
+    """Try until they do, and wait until it is over."""
+    for _ in range(TRIES):
+        if failure.is_of_a_dead_journal:
+            house.kill_worker()
+        is_hit = house.fail_at(failure.name, is_killed=is_killed)
+        house.wait_decided()
+        house.start()
+        if is_hit:
+            break
+    house.wait_taking_in()
+
+
+def _failing_calls(failure: Failure) -> Fault:
+    is_sync = failure.name.startswith("sync of ")
+    return Fault(
+        name=failure.name.replace(" ", "-").replace("'", ""),
+        group="disk",
+        what=f"an I/O error: {failure.name}",
+        play=lambda house: _have_calls_fail(house, failure),
+        family="an I/O error, or no room, at a sync of the ledger's files and at what comes next" * is_sync,
+        member=failure.name.removeprefix("sync of ") * is_sync,
+        counted=failure.name,
+        share=0.02,
+        obstacle=cannot_fail_calls,
+    )
+
+
+for _failure in FAILURES:
+    _made = _failing_calls(_failure)
+    FAULTS[_made.name] = _made
+
+
+@fault(
+    "sync-kill",
+    group="disk",
+    what="SIGKILL of the collector at an error of a sync; the next one finds in the log what was not synced",
+    counted="killed at a sync",
+    share=0.02,
+    obstacle=cannot_fail_calls,
+)
+def sync_kill(house: House) -> None:
+    """It may be counted, and then nobody else may bring it."""
+    _have_calls_fail(house, house.random.choice(COMMITS), is_killed=True)
+    house.count("killed at a sync")
 
 
 # --- Damaged ---

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from settle_mp.sandbox.pipeline import Options
-from tests.chaos import clock, oracle, points
+from tests.chaos import clock, errors, oracle, points
 from tests.chaos.clock import Clock
 from tests.chaos.keepers import DEADLINE_S, Child, Keeper, KeptSandbox
 from tests.chaos.mounts import small_disk
@@ -112,7 +112,23 @@ class House:
 
     def wait_up(self) -> None:
         """Wait until the collector listens; from then on it ends in good order when it is told to."""
-        self.wait_until(lambda: "collector_started" in self.collectors_words, "the collector is up")
+        self.wait_until(lambda: self._is_up, "the collector is up")
+
+    @property
+    def _is_up(self) -> bool:
+        return "collector_started" in self.collectors_words
+
+    def _wait_committed(self) -> None:
+        """Wait until it is up and has committed something, which its end writes into the ledger's file."""
+        self.wait_up()
+        log = self.state_dir / "ledger/ledger.db-wal"
+        self.wait_until(lambda: log.stat().st_size > 0, "the collector commits")
+
+    def wait_decided(self) -> None:
+        """Wait until the collector listens, or has ended."""
+        child = self.collector
+        if child is not None:
+            self.wait_until(lambda: self._is_up or not child.is_running, "the collector is up, or has ended")
 
     def start_two_collectors(self) -> tuple[Child, Child]:
         """Start two at once; the caller says which one is `collector` from then on."""
@@ -202,16 +218,30 @@ class House:
 
     def wait_dropped(self) -> None:
         """Wait until some event more is dropped than were before."""
-        if not self.is_control:
-            before = self.status()["events"]["dropped"]
-            with self._storm():
-                self.wait_until(lambda: self.status()["events"]["dropped"] > before, "an event is dropped")
+        self._wait_in_storm(lambda before, now: _dropped(now) > _dropped(before), "an event is dropped")
 
     def wait_trouble(self) -> None:
         """Wait until the collector takes nothing in, and says so."""
+        self._wait_in_storm(lambda _, now: bool(now["waiting"]), "the collector takes nothing in")
+
+    def wait_full(self) -> None:
+        """Wait until either has happened: a worker finds no room, or the collector."""
+        self._wait_in_storm(
+            lambda before, now: bool(now["waiting"]) or _dropped(now) > _dropped(before),
+            "a worker or the collector finds no room",
+        )
+
+    def wait_taking_in(self) -> None:
+        """Wait until the collector takes in again: after an error it rests for a while."""
         if not self.is_control:
+            self.wait_until(lambda: not self.status()["waiting"], "the collector takes in again")
+
+    def _wait_in_storm(self, is_so: Callable[[dict[str, Any], dict[str, Any]], bool], what: str) -> None:
+        """Wait until a claim about `status` before and now holds."""
+        if not self.is_control:
+            before = self.status()
             with self._storm():
-                self.wait_until(lambda: bool(self.status()["waiting"]), "the collector takes nothing in")
+                self.wait_until(lambda: is_so(before, self.status()), what)
 
     @contextlib.contextmanager
     def _storm(self) -> Iterator[None]:
@@ -287,10 +317,41 @@ class House:
             return True
         child = self._victim(point, is_known=is_known and not point.is_at_start)
         if point.comes_of is not None:
-            self.wait_up()
+            self._wait_committed()
         skip = self.random.randint(0, point.skip_max) if skip is None else skip
         is_hit = self._keeper.trace(child, name, skip=skip, timeout_s=POINT_S, state_dir=self.state_dir)
         self.count("SIGKILL")
+        self.count(name if is_hit else f"missed: {name}")
+        return is_hit
+
+    def fail_at(self, name: str, *, is_killed: bool = False) -> bool:
+        """Have calls of the collector fail, and count that.
+
+        Args:
+            name: One of `errors.FAILURES`.
+            is_killed: Whether it is killed right after the last of them, before it can see the error.
+
+        Returns:
+            Whether any did; it runs on then unless it is killed, or ends by itself. Else it was killed.
+        """
+        failure = errors.BY_NAME[name]
+        if self.is_control:
+            self.count(name)
+            return True
+        child = self._watched() if failure.is_at_start else self.collector
+        assert child is not None
+        if failure.comes_of is not None:
+            self._wait_committed()
+        plan = errors.Plan(
+            failure=name,
+            skip=self.random.randint(0, failure.skip_max),
+            count=self.random.randint(1, 1 + failure.more_max),
+            error=self.random.choice(failure.errors),
+            is_killed=is_killed,
+        )
+        is_hit = self._keeper.fail(child, plan, timeout_s=POINT_S, state_dir=self.state_dir)
+        self.count("SIGKILL", by=is_killed or not is_hit)
+        child.is_doomed = failure.may_end or not child.is_running
         self.count(name if is_hit else f"missed: {name}")
         return is_hit
 
@@ -311,11 +372,22 @@ class House:
         if is_known:
             assert self.collector is not None
             return self.collector
+        return self._watched()
+
+    def _watched(self) -> Child:
+        """A collector that does nothing until it is traced, in the place of the one that runs."""
         self.strike(self.collector)
         self.bury(self.collector)
         child = self.start_collector(waits=True)
         assert child is not None
         return child
+
+    def kill_worker(self) -> None:
+        """Kill a worker anywhere, and start the next in its slot."""
+        slot = self.any_slot()
+        self.strike(self.worker(slot))
+        self.bury(self.worker(slot))
+        self.start_worker(slot)
 
     # --- What is seen of them ---
 
@@ -453,6 +525,10 @@ class House:
     def close(self) -> None:
         """Let go of what is not the keeper's."""
         self._tally.close()
+
+
+def _dropped(status: dict[str, Any]) -> int:
+    return int(status["events"]["dropped"])
 
 
 @contextlib.contextmanager

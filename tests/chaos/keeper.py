@@ -9,6 +9,9 @@ being their parent it may trace its children, and until it reaps them their proc
         -> {"pid": …}; with "waits" it does nothing until it is traced. A contained cli is process 1
     {"do": "trace", "pid": …, "point": …, "skip": N, "timeout_s": …, "state_dir": …}
         -> {"is_hit": …}; it is dead then, killed the N+1st time it came to the point or at the deadline
+    {"do": "fail", "pid": …, "plan": {…}, "timeout_s": …, "state_dir": …}
+        -> {"is_hit": …}: whether any call failed; when all have it runs on, or is killed right then, as it is
+        at the deadline
     {"do": "reap"} -> {"ended": {pid: wait status}}
 
 When its standard input ends, so does everything that it has started.
@@ -26,12 +29,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from settle_mp.upstream import TRY_TIMEOUT_S
-from tests.chaos import clock, forks, load, points
+from tests.chaos import clock, errors, forks, load, points
 from tests.chaos.ptrace import Call, Tracer, hurry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
+
+    from tests.chaos.ptrace import Threads
 
 _PR_SET_PDEATHSIG: Final = 1
 #: Environment variable with the seconds that a try may take.
@@ -79,23 +84,34 @@ class Keeper:
             left[0] -= 1
             return left[0] < 0
 
-        is_hit = False
-        patience = os.getpriority(os.PRIO_PROCESS, 0)
-        hurry(0)
-        signal.signal(signal.SIGALRM, _too_late)
-        with contextlib.suppress(_TooLateError, FileNotFoundError, ProcessLookupError):
-            signal.setitimer(signal.ITIMER_REAL, timeout_s)
-            tracer.attach(there.threads)
-            self._open_gate(pid)
-            if there.comes_of is not None:
-                os.kill(pid, there.comes_of)
-            is_hit = tracer.run(is_there)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        os.setpriority(os.PRIO_PROCESS, 0, patience)
-        if pid in self._alive:
-            tracer.kill()
-        self._note(tracer.ended)
+        is_hit = self._trace(
+            tracer, pid, lambda: tracer.run(is_there), there.threads, timeout_s, comes_of=there.comes_of
+        )
+        self._kill(tracer, pid)
         return {"is_hit": is_hit}
+
+    def fail(self, *, pid: int, plan: dict[str, Any], timeout_s: float, state_dir: str) -> dict[str, Any]:
+        """Have calls of a child fail, from a certain one on."""
+        planned = errors.Plan(**plan)
+        tracer, watch, failing = Tracer(pid), points.Watch(Path(state_dir)), errors.Failing(planned)
+
+        def error_of(call: Call) -> int:
+            watch.look(call)
+            return failing.error_of(call, watch) if call.is_before else 0
+
+        are_all_hit = self._trace(
+            tracer,
+            pid,
+            lambda: tracer.fail(error_of, planned.count),
+            "first",
+            timeout_s,
+            comes_of=failing.failure.comes_of,
+        )
+        if are_all_hit and not planned.is_killed:
+            tracer.let_go()
+        else:
+            self._kill(tracer, pid)
+        return {"is_hit": failing.is_begun}
 
     def reap(self) -> dict[str, Any]:
         """Say who has ended since the last time."""
@@ -111,6 +127,36 @@ class Keeper:
         """Kill whatever lives."""
         for pid in self._alive:
             os.kill(pid, signal.SIGKILL)
+
+    def _trace(
+        self,
+        tracer: Tracer,
+        pid: int,
+        run: Callable[[], bool],
+        threads: Threads,
+        timeout_s: float,
+        *,
+        comes_of: int | None,
+    ) -> bool:
+        is_hit = False
+        patience = os.getpriority(os.PRIO_PROCESS, 0)
+        hurry(0)
+        signal.signal(signal.SIGALRM, _too_late)
+        with contextlib.suppress(_TooLateError, FileNotFoundError, ProcessLookupError):
+            signal.setitimer(signal.ITIMER_REAL, timeout_s)
+            tracer.attach(threads)
+            self._open_gate(pid)
+            if comes_of is not None:
+                os.kill(pid, comes_of)
+            is_hit = run()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        os.setpriority(os.PRIO_PROCESS, 0, patience)
+        return is_hit
+
+    def _kill(self, tracer: Tracer, pid: int) -> None:
+        if pid in self._alive:
+            tracer.kill()
+        self._note(tracer.ended)
 
     def _note(self, ended: dict[int, int]) -> None:
         for pid, status in ended.items():

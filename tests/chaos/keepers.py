@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from settle_mp.sandbox.pipeline import Options
+    from tests.chaos.errors import Plan
 
 #: Seconds that anything may take before it is taken for failed.
 DEADLINE_S: Final = 60.0
@@ -104,6 +105,15 @@ class Keeper:
         child.is_doomed = True
         answer = self._ask(
             "trace", pid=child.pid, point=point, skip=skip, timeout_s=timeout_s, state_dir=str(state_dir)
+        )
+        self.reap()
+        return bool(answer["is_hit"])
+
+    def fail(self, child: Child, plan: Plan, *, timeout_s: float, state_dir: Path) -> bool:
+        """Have calls of a child fail. Returns whether any did; it may be dead, or end by itself."""
+        child.is_doomed = True
+        answer = self._ask(
+            "fail", pid=child.pid, plan=asdict(plan), timeout_s=timeout_s, state_dir=str(state_dir)
         )
         self.reap()
         return bool(answer["is_hit"])

@@ -28,10 +28,7 @@ STOPPED_S: Final = 5.0
 def kill_worker(house: House) -> None:
     """One worker, then its successor in the same slot."""
     house.wait_s(0, LULL_S)
-    slot = house.any_slot()
-    house.strike(house.worker(slot))
-    house.bury(house.worker(slot))
-    house.start_worker(slot)
+    house.kill_worker()
 
 
 @fault("kill-collector", group="kills", what="SIGKILL of the collector at a random moment", share=0.3)
@@ -154,7 +151,7 @@ def cannot_trace() -> str:
 def two_adoptions(house: House) -> None:
     """The second finds the state folder taken, with the adoption that the dead one had begun half done."""
     name = house.random.choice([point.name for point in POINTS if point.name.startswith("adoption")])
-    _kill_a_worker(house)
+    house.kill_worker()
     house.kill_at(name)
     if house.is_control:
         return
@@ -192,13 +189,6 @@ def first_start(house: House) -> None:
         house.counts.update(other.counts)
 
 
-def _kill_a_worker(house: House) -> None:
-    slot = house.any_slot()
-    house.strike(house.worker(slot))
-    house.bury(house.worker(slot))
-    house.start_worker(slot)
-
-
 def _at_point(point: Point) -> Fault:
     name = point.name
     is_adoption = name.startswith("adoption")
@@ -206,7 +196,7 @@ def _at_point(point: Point) -> Fault:
     def play(house: House) -> None:
         for _ in range(TRIES):
             if is_adoption:
-                _kill_a_worker(house)
+                house.kill_worker()
             is_hit = house.kill_at(name)
             house.start()
             if is_hit:

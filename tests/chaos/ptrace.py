@@ -1,4 +1,4 @@
-"""A tracer: stops a process at its system calls, so that it can be killed exactly there, from outside.
+"""A tracer: stops a process at its system calls, so that it can be killed exactly there, or the call fails.
 
 Why ptrace through ctypes: it stops before a call is made and after it was made (a watcher of files only sees
 that something happened, some time ago), it needs nothing but Linux 5.3 and the right to trace one's own
@@ -6,7 +6,8 @@ children, and nothing is put into the product. `strace -e inject` can kill at th
 at "the commit of a seal", and comes from a distribution's package; a preloaded shim needs a compiler.
 
 A thread that is killed where it stops before a call does not make that call (Linux,
-ptrace_report_syscall_entry), so "before" and "after" are what they say.
+ptrace_report_syscall_entry), so "before" and "after" are what they say. A call fails without having been made
+when its number becomes one that there is none of, and then its result the error (ptrace(2), "Syscall-stops").
 
 The calls of `Tracer` belong to the process that is the traced one's parent, and to one thread of it.
 """
@@ -37,6 +38,8 @@ _INTERRUPT: Final = 0x4207
 _LISTEN: Final = 0x4208
 _GET_SYSCALL_INFO: Final = 0x420E
 _SYSCALL: Final = 24
+_POKE_USER: Final = 6
+_DETACH: Final = 17
 _OPTIONS: Final = 0x1 | 0x100000  # TRACESYSGOOD, EXITKILL
 _CLONE: Final = 0x8
 _SYSCALL_STOP: Final = signal.SIGTRAP | 0x80
@@ -44,16 +47,21 @@ _EVENT_STOP: Final = 128
 _WALL: Final = 0x40000000
 _INFO: Final = struct.Struct("<B3xIQQ7Q")
 _EXIT_INFO: Final = struct.Struct("<B3xIQQqB")
+#: Where a stopped thread's registers are, on the one kind of machine where calls can be made to fail: the
+#: number of the call, and its result (sys/user.h, `user_regs_struct`).
+_FAILS_ON: Final = "x86_64"
+_NUMBER_AT: Final = 15 * 8
+_RESULT_AT: Final = 10 * 8
 
 #: The calls that mark a point, by their numbers on the machine.
 NUMBERS: Final = {
     "x86_64": {
-        17: "pread64", 18: "pwrite64", 44: "sendto", 45: "recvfrom",
+        0: "read", 17: "pread64", 18: "pwrite64", 44: "sendto", 45: "recvfrom",
         73: "flock", 74: "fsync", 75: "fdatasync", 82: "rename", 87: "unlink", 263: "unlinkat",
         264: "renameat", 316: "renameat",
     },
     "aarch64": {
-        32: "flock", 35: "unlinkat", 38: "renameat", 67: "pread64",
+        32: "flock", 35: "unlinkat", 38: "renameat", 63: "read", 67: "pread64",
         68: "pwrite64", 82: "fsync", 83: "fdatasync", 206: "sendto", 207: "recvfrom",
         276: "renameat",
     },
@@ -63,6 +71,11 @@ NUMBERS: Final = {
 def is_possible() -> bool:
     """Whether processes can be traced here."""
     return platform.system() == "Linux" and platform.machine() in NUMBERS and _can_trace_a_child()
+
+
+def can_fail_calls() -> bool:
+    """Whether calls of traced processes can be made to fail here."""
+    return is_possible() and platform.machine() == _FAILS_ON
 
 
 @dataclass(slots=True)
@@ -132,6 +145,7 @@ class Tracer:
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._calls: dict[int, tuple[str, tuple[int, ...]]] = {}
+        self._errors: dict[int, int] = {}
         self._names = NUMBERS[platform.machine()]
         self._buffer = ctypes.create_string_buffer(_INFO.size)
         #: Threads and other children that ended meanwhile, with their statuses.
@@ -197,6 +211,35 @@ class Tracer:
                 number = 0  # it has started a thread
             _ptrace(_SYSCALL, thread, number)
 
+    def fail(self, error_of: Callable[[Call], int], count: int) -> bool:
+        """Have calls fail, each without being made; the thread of the last stays stopped right after it.
+
+        Args:
+            error_of: Called with every call before and after it is made; says before with which error it is
+                to fail, 0 for none.
+            count: How many.
+
+        Returns:
+            Whether so many failed; else the process has ended before.
+        """
+        failed: list[Call] = []
+
+        def is_enough(call: Call) -> bool:
+            error = error_of(call)
+            if call.is_before and error:
+                self._errors[call.thread] = error
+                _poke(call.thread, _NUMBER_AT, -1)
+            elif error := self._errors.pop(call.thread, 0):
+                _poke(call.thread, _RESULT_AT, -error)
+                failed.append(call)
+            return len(failed) == count
+
+        return self.run(is_enough)
+
+    def let_go(self) -> None:
+        """Let the process run on, untraced; its first thread must be stopped, and the only one traced."""
+        _ptrace(_DETACH, self._pid, 0)
+
     def kill(self) -> None:
         """SIGKILL, and wait for the end, unless it has ended."""
         if self._pid in self.ended:
@@ -234,6 +277,10 @@ def hurry(thread: int) -> None:
     """
     with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, thread, -20)
+
+
+def _poke(thread: int, register_at: int, value: int) -> None:
+    _ptrace(_POKE_USER, thread, value & (2**64 - 1), register_at)
 
 
 def _libc() -> ctypes.CDLL:

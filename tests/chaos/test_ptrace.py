@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import signal
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.chaos.ptrace import Call, Tracer, is_possible
+from tests.chaos.ptrace import Call, Tracer, can_fail_calls, is_possible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,4 +109,41 @@ def test_an_end_before_the_point_is_told() -> None:
     assert not tracer.run(lambda _: False)
     tracer.kill()
     process.returncode = os.waitstatus_to_exitcode(tracer.ended[process.pid])
+    assert process.returncode == 0
+
+
+#: Tries a rename until it works, and says what became of each try.
+TRYING = """
+import os
+open("one", "w").close()
+print(flush=True)
+input()
+while True:
+    try:
+        os.rename("one", "two")
+        break
+    except OSError as error:
+        print(error.errno, os.path.exists("one"), flush=True)
+print("done", os.path.exists("two"))
+"""
+
+
+@pytest.mark.skipif(not can_fail_calls(), reason="calls can't be made to fail here")
+def test_a_call_that_fails_is_not_made_and_the_rest_goes_on(tmp_path: Path) -> None:
+    """As often as was asked for, with the error that was asked for; then it runs on by itself."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRYING], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    tracer = Tracer(process.pid)
+    tracer.attach("first")
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.close()
+    process.stdin = None
+    assert tracer.fail(lambda call: errno.EIO if is_rename(call, "one") else 0, 3)
+    tracer.let_go()
+    said, _ = process.communicate(timeout=60)
+    assert said.splitlines() == [f"{errno.EIO} True"] * 3 + ["done True"]
     assert process.returncode == 0
