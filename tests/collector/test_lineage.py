@@ -261,9 +261,9 @@ def test_a_ledger_of_another_version_stays_where_it_is(state_dir: Path) -> None:
     till.ledger.close()
     with closing(sqlite3.connect(state_dir / "ledger" / "ledger.db")) as connection, connection:
         connection.execute("ALTER TABLE producers ADD COLUMN more TEXT")
-        row = schema.META.with_checksum(("schema", "2"))
+        row = schema.META.with_checksum(("schema", str(schema.SCHEMA_VERSION + 1)))
         connection.execute("UPDATE meta SET value = ?, checksum = ? WHERE name = ?", (row[1], row[2], row[0]))
-    with pytest.raises(LedgerError, match="version 2"):
+    with pytest.raises(LedgerError, match=f"version {schema.SCHEMA_VERSION + 1}"):
         start(state_dir)
     assert files(state_dir) == ["ledger"]
 
