@@ -199,7 +199,7 @@ def read_only_kill_collector(house: House) -> None:
         if refused is not None:
             refused.is_doomed = True
             house.bury(refused)
-            if refused.code != 1 or "eadonly" not in house.said("collector").replace("-", ""):
+            if refused.code != 1 or "readonly" not in house.collectors_words.replace("-", "").lower():
                 house.complaints.append(f"a collector ended with {refused.code}: {house.said('collector')}")
     house.count("folders made read-only")
     house.start()
