@@ -86,7 +86,7 @@ def ledger_full(house: House) -> None:
     if not house.is_control:
         house.wait_up()
     house.upstream.stop()
-    house.wait_trouble()
+    house.wait_trouble(is_stormy=True)
     house.wait_s(0.2, 0.5)
     _look_at_ledger(house, LEDGER_BYTES_MAX)
     house.upstream.start()

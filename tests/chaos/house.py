@@ -220,9 +220,11 @@ class House:
         """Wait until some event more is dropped than were before."""
         self._wait_in_storm(lambda before, now: _dropped(now) > _dropped(before), "an event is dropped")
 
-    def wait_trouble(self) -> None:
-        """Wait until the collector takes nothing in, and says so."""
-        self._wait_in_storm(lambda _, now: bool(now["waiting"]), "the collector takes nothing in")
+    def wait_trouble(self, *, is_stormy: bool = False) -> None:
+        """Wait until the collector takes nothing in, and says so; where that takes a lot, in a storm."""
+        with self._storm() if is_stormy else contextlib.nullcontext():
+            if not self.is_control:
+                self.wait_until(lambda: bool(self.status()["waiting"]), "the collector takes nothing in")
 
     def wait_full(self) -> None:
         """Wait until either has happened: a worker finds no room, or the collector."""
