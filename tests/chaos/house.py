@@ -19,6 +19,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from settle_mp import config, control
+from settle_mp.core import wire
 from settle_mp.sandbox.pipeline import Options
 from tests.chaos import clock, errors, oracle, points
 from tests.chaos.clock import Clock
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 WORKERS: Final = 4
 #: Seconds that a traced process has to come to its point.
 POINT_S: Final = 10.0
+#: Seconds that a collector has to say how it does before it is asked anew.
+ANSWER_S: Final = 2.0
 #: Exit code of a collector that found another one.
 ALREADY_RUNNING: Final = 75
 
@@ -224,7 +228,13 @@ class House:
         """Wait until the collector takes nothing in, and says so; where that takes a lot, in a storm."""
         with self._storm() if is_stormy else contextlib.nullcontext():
             if not self.is_control:
-                self.wait_until(lambda: bool(self.status()["waiting"]), "the collector takes nothing in")
+                self.wait_until(self._is_in_trouble, "the collector takes nothing in")
+
+    def _is_in_trouble(self) -> bool:
+        """Whether the collector says so. `status` would count all journals first, and a storm fills them."""
+        settings = config.load(state_dir=self.state_dir)
+        answer = control.ask(settings, lambda _: wire.Ping(), wire.Pong, timeout_s=ANSWER_S)
+        return answer is not None and bool(json.loads(answer.report)["trouble"])
 
     def wait_full(self) -> None:
         """Wait until either has happened: a worker finds no room, or the collector."""
