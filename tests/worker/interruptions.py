@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import CodeType, FrameType
 
-_LOOPS = {"JUMP_BACKWARD", "JUMP_ABSOLUTE"}
+_LOOPS = ("JUMP_BACKWARD", "JUMP_ABSOLUTE", "POP_JUMP_BACKWARD")
 _opnames: dict[CodeType, dict[int, str]] = {}
 
 
@@ -64,7 +64,7 @@ class _Points:
         if before is None:
             return
         now = self._before[frame] = _opname(frame)
-        if now in _LOOPS or (_is_call(before) and not _is_call(now)):
+        if now.startswith(_LOOPS) or (_is_call(before) and not _is_call(now)):
             self._point()
 
     def leave(self, frame: FrameType) -> None:
