@@ -53,14 +53,15 @@ def age(folder: Path, seconds: float) -> None:
 
 def fail_for(monkeypatch: pytest.MonkeyPatch, name: str, code: int, path: Path) -> None:
     """Let one of the system's calls fail for what lies at or below a path."""
-    real: Any = getattr(os, name)
+    owner: Any = Path if name == "rename" else os
+    real: Any = getattr(owner, name)
 
     def failing(at: Any, *more: Any, **options: Any) -> Any:
         if not isinstance(at, int) and path in (Path(at), *Path(at).parents):
             raise OSError(code, os.strerror(code), str(at))
         return real(at, *more, **options)
 
-    monkeypatch.setattr(os, name, failing)
+    monkeypatch.setattr(owner, name, failing)
 
 
 # --- Folders under construction, and folders on their way out ---

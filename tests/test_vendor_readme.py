@@ -131,7 +131,7 @@ def test_the_errors_example(
         upstream.fault(Fault.answering(status, when="before", times=100, path=f"/v1/wallet/{USER}/debit"))
     settle = settle_mp.SettleSettle(api_key=upstream.api_key, base_url=upstream.base_url)
     # The call as it stands there; only its time is less, for the answers after which it is tried again.
-    monkeypatch.setattr(settle.wallet, "debit", partial(settle.wallet.debit, timeout=0.3))
+    monkeypatch.setattr(settle.wallet, "debit", partial(settle.wallet.debit, timeout=3.0))
     clause = re.compile(r"^except (\w+)(?: as e)?:$", re.MULTILINE)
     assert kind in clause.findall(ERRORS)
     reached: list[str] = []

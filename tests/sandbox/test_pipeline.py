@@ -167,7 +167,7 @@ class TestFaults:
         """A request held before applying is applied on release although its client has timed out."""
         upstream.hold(when="before")
         with pytest.raises(httpx.ReadTimeout):
-            post(upstream, key="k", timeout=0.2)
+            post(upstream, key="k", timeout=2.0)
         assert upstream.rows() == []
         assert upstream.held_count == 1
         upstream.release()
@@ -179,7 +179,7 @@ class TestFaults:
         """A client that gives up during the delay finds its rows applied, or not yet."""
         upstream.fault(Fault.delay(30, when=when))
         with pytest.raises(httpx.ReadTimeout):
-            post(upstream, key="k", timeout=0.3)
+            post(upstream, key="k", timeout=2.0)
         assert upstream.quantity() == units
 
     def test_a_delay_ends(self, upstream: Upstream) -> None:
@@ -205,7 +205,7 @@ class TestFaults:
         """A client that goes ends the drip, so that none is left when the sandbox ends."""
         upstream.fault(Fault.drip(30))
         with pytest.raises(httpx.ReadTimeout):
-            post(upstream, timeout=0.2)
+            post(upstream, timeout=2.0)
         upstream.stop()
         # The server says so when it has to cancel what does not end.
         assert caplog.records == []

@@ -253,7 +253,7 @@ def test_a_debit_times_out_in_its_time(make_async: Callable[..., AsyncSettle]) -
 
         async def debit() -> None:
             with pytest.raises(OurTimeoutError) as caught:
-                await settle.wallet.debit("u", amount=1, timeout=0.5)
+                await settle.wallet.debit("u", amount=1, timeout=3.0)
             assert caught.value.is_in_doubt
             await settle.close()
 

@@ -6,7 +6,8 @@ import contextlib
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,9 +17,6 @@ from settle_mp.worker import segment as segments
 from settle_mp.worker.segment import NoRoomError, Segment
 from tests.worker import children, reading
 from tests.worker.interruptions import interrupt, points
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PRODUCER = bytes(range(16))
 SIZE = 4096
@@ -238,7 +236,7 @@ def test_a_segment_that_could_not_be_made_leaves_nothing(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, step, fail)
+    monkeypatch.setattr(Path if step == "rename" else os, step, fail)
     with pytest.raises(OSError, match="No space left"):
         make(folder)
     monkeypatch.undo()

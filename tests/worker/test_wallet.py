@@ -403,11 +403,11 @@ def test_silence_ends_at_the_deadline_in_doubt(
     """However slowly an answer comes."""
     with raw_server(behaviour) as raw:
         began_s = time.monotonic()
-        error = _debit_fails(wallets(kind, raw), timeout=0.5)
+        error = _debit_fails(wallets(kind, raw), timeout=3.0)
         took_s = time.monotonic() - began_s
     assert error.is_in_doubt
     assert isinstance(error, (TimeoutError, ApiError))
-    assert 0.4 < took_s < 10
+    assert 2.5 < took_s < 30
 
 
 def test_a_debit_that_is_made_and_then_reset_is_never_made_twice(wallet: Client, upstream: Upstream) -> None:
