@@ -22,6 +22,7 @@ import pytest
 
 from tests.chaos.fault import FAULTS, UNCOMMITTED, Fault, Settled
 from tests.chaos.house import open_house
+from tests.chaos.judges import judge_destroyed, judge_dropped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,6 +41,8 @@ LOOK_EVERY: Final = 5
 SEEN_AT_THE_END: Final = ("looks", "in doubt")
 #: The group whose faults are about doubt, and whose events in doubt stand in the table.
 DOUBTFUL: Final = "upstream"
+#: What a loss is, by the judge that held it against the number of such events.
+LOSSES: Final = {judge_dropped: "dropped, and counted so", judge_destroyed: "destroyed, and named"}
 
 
 @dataclass(slots=True)
@@ -288,6 +291,9 @@ def _line(members: Sequence[Fault], rows: Mapping[str, Row]) -> str:
     sums = [f"{sum(values):,}" for values in zip(*map(_figures, played), strict=True)]
     if first.group != DOUBTFUL:
         sums[2 + SEEN_AT_THE_END.index("in doubt")] = ""
+    lost = sum(row.lost for row in played)
+    if lost and first.judge in LOSSES:
+        sums[-2] = f"{lost:,} ({LOSSES[first.judge]})"
     # Of a family the one that would lose most.
     power_loss = max({each.power_loss for each in members}, key=lambda text: text == UNCOMMITTED)
     return f"| {' | '.join([what, times, *sums, power_loss])} |"

@@ -11,6 +11,7 @@ import pytest
 
 from tests.chaos import groups, matrix
 from tests.chaos.fault import FAULTS, Fault
+from tests.chaos.judges import judge_dropped
 from tests.chaos.matrix import BATCH_ROUNDS, Batch, Matrix, Row, chosen, summary, table
 
 if TYPE_CHECKING:
@@ -104,6 +105,14 @@ def test_the_table_has_a_row_a_fault(only: Fault) -> None:
     assert (
         table(rows).splitlines()[2] == f"| {only.what} | 1,000 | 2 | 3 | 0 |  | 4 | 0 | {only.power_loss} |"
     )
+
+
+def test_the_table_says_what_a_loss_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a fault destroys events, or drops them at a bound, and its judge held the loss against that."""
+    made = fault("full", counted="it happened", judge=judge_dropped)
+    monkeypatch.setattr(matrix, "FAULTS", {"full": made})
+    rows = {"full": Row(played=[0], counts=Counter({"it happened": 1}), tracked=9_000, lost=4_000)}
+    assert "| 4,000 (dropped, and counted so) | 0 |" in table(rows)
 
 
 def test_faults_are_chosen_by_name_and_group() -> None:
