@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from settle_mp.collector import accounts, schema, sidefile
 from settle_mp.collector.birth import COMPANIONS
-from settle_mp.collector.ledger_error import LedgerDamagedError, check_error
+from settle_mp.collector.ledger_error import LedgerDamagedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +19,7 @@ _FORGIVEN = (schema.BATCHES, schema.BODIES)
 #: Where in the head of the file the versions for writing and for reading end, and the highest of either.
 _VERSIONS_END: Final = 20
 _FORMAT_MAX: Final = 2
+_READ_BYTES: Final = 1024 * 1024
 
 
 def check(database: Database) -> None:
@@ -26,11 +27,11 @@ def check(database: Database) -> None:
 
     Raises:
         LedgerDamagedError: It is not as it was written.
-        LedgerError: It can't be read now.
     """
     found = database.value("PRAGMA quick_check(1)")
     if found != "ok":
-        raise check_error(str(found))
+        msg = f"SQLite finds {found}"
+        raise LedgerDamagedError(msg)
     for table in schema.TABLES:
         if table not in _FORGIVEN and not database.is_sound(table):
             msg = f"a row of {table.name} fails its check"
@@ -51,6 +52,19 @@ def is_there(path: Path) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def refuse_unreadable(path: Path) -> None:
+    """Read the whole file and its companions, as SQLite may not say that it could not.
+
+    Raises:
+        OSError: They can't be read.
+    """
+    for each in (path, *(path.with_name(path.name + suffix) for suffix in COMPANIONS)):
+        if is_there(each):
+            with each.open("rb", buffering=0) as file:
+                while file.read(_READ_BYTES):
+                    pass
 
 
 def refuse_unwritable(path: Path) -> None:

@@ -126,8 +126,11 @@ class Ledger:
         """Close the file; what was committed stays. May be called again."""
         self._database.close()
 
-    def reopen(self) -> None:
+    def reopen(self, *, is_checked: bool = False) -> None:
         """Close and open the same file again, after COMMIT failed.
+
+        Args:
+            is_checked: Whether to read the whole file as at a start, since it looked damaged.
 
         Raises:
             LedgerDamagedError: It is not the same file any more.
@@ -142,6 +145,8 @@ class Ledger:
         self._database.open()
         if self._database.meta("id") != self.id.hex():
             raise LedgerDamagedError("another ledger took its place")
+        if is_checked:
+            checkup.check(self._database)
         self._secure()
         self._watermark.renew()
 

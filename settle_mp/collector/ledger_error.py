@@ -6,7 +6,6 @@ where it is.
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from errno import EDQUOT, ENOSPC
 from typing import Final
@@ -23,12 +22,6 @@ _OUTER_CAUSES: Final = (
     "interrupted",
 )
 _FULL: Final = "database or disk is full"
-
-
-# A check of the file tells of what it could not read like of damage, with SQLite's code or without one.
-_UNREAD: Final = re.compile(r"failed to get page|unable to get the page\. error code=(\d+)")
-_PRIMARY_CODE: Final = 0xFF
-_CORRUPT: Final = 11
 
 
 #: What a statement can raise. Python fails to decode the messages of a damaged file that quote it.
@@ -51,7 +44,11 @@ class LedgerError(Exception):
 
 
 class LedgerDamagedError(LedgerError):
-    """The ledger's file can't be trusted: no database, a row that fails its check, older than it was."""
+    """The ledger's file can't be trusted: no database, a row that fails its check, older than it was.
+
+    Or it could not be read just now: SQLite says "malformed" of an EIO as well (SQLITE_IOERR_CORRUPTFS, which
+    its statements make SQLITE_CORRUPT). So damage is only what is found twice.
+    """
 
 
 def ledger_error(error: Exception) -> LedgerError:
@@ -75,11 +72,3 @@ def opening_error(error: Exception) -> LedgerError:
     if isinstance(error, OSError) or any(cause in text for cause in _OUTER_CAUSES):
         return ledger_error(error)
     return LedgerDamagedError("a text in it is not UTF-8" if isinstance(error, UnicodeDecodeError) else text)
-
-
-def check_error(found: str) -> LedgerError:
-    """What a check of the file found, as the ledger's own error."""
-    unread = _UNREAD.search(found)
-    if unread and int(unread[1] or 0) & _PRIMARY_CODE != _CORRUPT:
-        return LedgerError(f"SQLite could not read all of it: {found}")
-    return LedgerDamagedError(f"SQLite finds {found}")

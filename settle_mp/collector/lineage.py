@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from settle_mp.collector import sidefile
 from settle_mp.collector.birth import COMPANIONS
-from settle_mp.collector.checkup import is_there
+from settle_mp.collector.checkup import is_there, refuse_unreadable
 from settle_mp.collector.ledger import LEDGER_NAME, Ledger
 from settle_mp.collector.ledger_error import LedgerDamagedError, LedgerError, ledger_error
 from settle_mp.notices import notice
@@ -106,6 +106,19 @@ def open_or_replace(state_dir: Path, bonds: Iterable[Bond], *, ledger_bytes_max:
 
 
 def _open(folder: Path, bonds: Iterable[Bond], *, ledger_bytes_max: int, now_s: float) -> Ledger:
+    """Open it; damage is only what is found twice, and all can be read in between."""
+    bonds = list(bonds)
+    try:
+        return _open_once(folder, bonds, ledger_bytes_max=ledger_bytes_max, now_s=now_s)
+    except LedgerDamagedError:
+        try:
+            refuse_unreadable(folder / LEDGER_NAME)
+        except OSError as error:
+            raise ledger_error(error) from error
+    return _open_once(folder, bonds, ledger_bytes_max=ledger_bytes_max, now_s=now_s)
+
+
+def _open_once(folder: Path, bonds: list[Bond], *, ledger_bytes_max: int, now_s: float) -> Ledger:
     ledger = Ledger.open(folder, ledger_bytes_max=ledger_bytes_max, now_s=now_s)
     try:
         _refuse_behind(ledger, bonds)

@@ -32,6 +32,7 @@ class Recovery:
         self._rest_s = REST_S
         #: Whether memory and ledger may differ.
         self.must_reload: bool = False
+        self._is_suspect = False
         self._teller = Teller(log)
 
     @property
@@ -56,6 +57,7 @@ class Recovery:
             error: What it said.
             is_intake: Whether it was to take something in.
         """
+        self._is_suspect = self._is_suspect or isinstance(error, LedgerDamagedError)
         mend = "see whether the disk can be read and written"
         if error.is_full:
             mend = "free space, or raise ledger_bytes_max and restart"
@@ -79,20 +81,22 @@ class Recovery:
         """Whether memory and ledger agree; reads the ledger again where they may not.
 
         Raises:
-            LedgerDamagedError: It can't be trusted any more.
+            LedgerDamagedError: It can't be trusted any more: that was found twice.
         """
         if self.left_s > 0:
             return False
         if not self.must_reload:
             return True
         try:
-            self._parts.state.ledger.reopen()
+            self._parts.state.ledger.reopen(is_checked=self._is_suspect)
             self._parts.reload()
-        except LedgerDamagedError:
-            raise
         except LedgerError as error:
+            is_damaged = isinstance(error, LedgerDamagedError)
+            if is_damaged and self._is_suspect:
+                raise
+            self._is_suspect = self._is_suspect or is_damaged
             self._rests_until_s = time.monotonic() + self._rest_s
             self._teller.tell("ledger_not_read", str(error), level=logging.ERROR)
             return False
-        self.must_reload = False
+        self.must_reload = self._is_suspect = False
         return True

@@ -15,7 +15,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Final
 
-from settle_mp.collector.ledger import LedgerDamagedError, LedgerError
+from settle_mp.collector.ledger import LedgerError
 from settle_mp.collector.parts import Parts
 from settle_mp.collector.recovery import Recovery
 from settle_mp.collector.sockets import Sockets
@@ -93,8 +93,8 @@ class Collector:
     def _turn(self) -> None:
         now_s = time.monotonic()
         self._notifier.alive(now_s)
+        is_ready = self._recovery.is_ready()
         try:
-            is_ready = self._recovery.is_ready()
             wait_s = self._wait_s() if is_ready else min(TURN_S_MAX, self._recovery.left_s)
             ready = self._sockets.poll(max(0.0, min(wait_s, self._notifier.left_s(now_s))))
             self._obey_signals()
@@ -102,8 +102,6 @@ class Collector:
                 self._send_out()
             else:
                 self._turn_away(ready)
-        except LedgerDamagedError:
-            raise
         except LedgerError as error:
             self._recovery.note(error, is_intake=False)
 
@@ -111,8 +109,6 @@ class Collector:
         """Take in what came. Returns whether memory can still be believed."""
         try:
             self._take_in(ready)
-        except LedgerDamagedError:
-            raise
         except LedgerError as error:
             self._recovery.note(error, is_intake=True)
             return not self._recovery.must_reload

@@ -51,6 +51,7 @@ What a round may use:
     house.collector, house.start_collector()
     house.strike(child), house.bury(child)  SIGKILL; wait until it has ended. Any other death is a complaint
     house.kill_at("before the commit")      SIGKILL at a point of `points.POINTS`, exactly there
+    house.fail_at("sync of a seal")         errors of single calls of the collector, of `errors.FAILURES`
     house.start(), house.wait_up()          whoever is missing is started; wait until the collector listens
     house.wait_until(is_so, what)           for anything else, with a deadline
     house.look()                            `settle-mp status --json`: it must balance, or that is a complaint

@@ -201,10 +201,10 @@ def test_what_is_read_again_is_on_the_disk_first(
     # A reader keeps `close` from doing the same.
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as reader:
         reader.execute("SELECT * FROM meta").fetchall()
-        for reopen in (till.ledger.reopen, lambda: open_ledger(tmp_path).close()):
+        for is_start in (False, True):
             till.take(1)
             assert log.stat().st_size > 0
-            reopen()
+            open_ledger(tmp_path).close() if is_start else till.ledger.reopen()
             assert log.stat().st_size == 0
     for error in (LedgerError("disk I/O error"), LedgerError("database or disk is full", is_full=True)):
         monkeypatch.setattr(Database, "cut_log", raising(error))

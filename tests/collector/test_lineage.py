@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import pathlib
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from settle_mp.collector import schema, sidefile
+from settle_mp.collector import lineage, schema, sidefile
 from settle_mp.collector.database import Database
 from settle_mp.collector.ledger import LedgerError
 from settle_mp.collector.lineage import Bond, open_or_replace, put_aside, put_aside_ids
@@ -342,37 +343,41 @@ def test_a_file_that_cannot_be_read_now_is_left_alone(state_dir: Path) -> None:
     assert put_aside_ids(state_dir) == frozenset()
 
 
-@pytest.mark.parametrize(
-    ("found", "is_damage"),
-    [
-        ("*** in database main ***\nPage 10: unable to get the page. error code=266", False),
-        ("Tree 3 page 10: unable to get the page. error code=10", False),
-        ("Freelist: failed to get page 7", False),
-        ("Page 10: unable to get the page. error code=11", True),
-        ("Tree 3 page 10: free space corruption", True),
-    ],
-)
-def test_what_a_check_could_not_read_is_no_damage(
-    state_dir: Path, monkeypatch: pytest.MonkeyPatch, found: str, *, is_damage: bool
-) -> None:
-    """An error of reading while the file is checked: it stays where it is, and is believed once it is read.
-
-    `tests/chaos` has the disk itself say so, at any page.
-    """
+@pytest.mark.parametrize("times", [1, 2])
+def test_damage_is_what_is_found_twice(state_dir: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """SQLite says of an error of reading that the file is malformed; `tests/chaos` has a disk say so."""
     till = start(state_dir)
     till.ledger.close()
-    real = Database.value
+    real, left = Database.value, [times]
 
     def value(database: Database, sql: str, values: Any = ()) -> Any:
-        return found if "quick_check" in sql else real(database, sql, values)
+        if left[0] and "quick_check" in sql:
+            left[0] -= 1
+            return "Page 10: unable to get the page. error code=8458"
+        return real(database, sql, values)
+
+    monkeypatch.setattr(Database, "value", value)
+    after = start(state_dir)
+    assert (after.ledger.id != till.ledger.id) is bool(put_aside_ids(state_dir)) is (times == 2)
+    after.ledger.close()
+
+
+def test_what_cant_be_read_is_no_damage(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as the disk says so, whatever SQLite says: the file stays where it is."""
+    till = start(state_dir)
+    till.ledger.close()
+
+    def fail(_: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Database, "value", value)
-        with pytest.raises(LedgerError):
+        patch.setattr(Database, "value", lambda *_: "malformed")
+        patch.setattr(lineage, "refuse_unreadable", fail)
+        with pytest.raises(LedgerError, match="Input/output error"):
             start(state_dir)
-    assert bool(put_aside_ids(state_dir)) is is_damage
     after = start(state_dir)
-    assert (after.ledger.id != till.ledger.id) is is_damage
+    assert after.ledger.id == till.ledger.id
+    assert put_aside_ids(state_dir) == frozenset()
     after.ledger.close()
 
 
