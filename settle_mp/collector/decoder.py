@@ -1,30 +1,26 @@
 """Runs of records decoded for the ledger: what is valid, what is not, and how much it is.
 
-Events repeat: the same user does the same thing. So a payload is decoded once and remembered whole, with its
-entry in the open window; runs of known ones are looked up, added up and counted in C.
+Events repeat: the same user does the same thing. So a payload is decoded once and remembered whole, with the
+tally of its events; runs of known ones are looked up and added up in C.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
-from itertools import chain, repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from settle_mp.collector.frames import Intake
 from settle_mp.core.event import InvalidEventError
-from settle_mp.core.fold import Entry, exactly, fold_payload, fold_payload_without_rules, total
+from settle_mp.core.fold import Tally, fold_payload, fold_payload_without_rules, total
 from settle_mp.core.record import mark_s, read_records, segment_seed
 from settle_mp.core.window import hour_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping
 
     from settle_mp.collector.frames import StoredFrame
-    from settle_mp.core.fold import Folded
     from settle_mp.core.rules import MetadataRule
-    from settle_mp.core.window import Window
     from settle_mp.core.wire import Frame
 
 #: Different payloads remembered at most; some 400 bytes each.
@@ -35,44 +31,25 @@ class BadRunError(ValueError):
     """A run holds bytes that are no record."""
 
 
-_NOWHERE: Final = Entry()
-
-
-class Known:
-    """A payload that was decoded before, and the entry that it is added to. Equal only to itself."""
-
-    __slots__ = ("entry", "key", "quantity", "sums", "window")
-
-    def __init__(self, folded: Folded) -> None:
-        self.key, self.quantity, self.sums = folded
-        self.window: object = None
-        self.entry: Entry = _NOWHERE
-
-    def enter(self, window: Window) -> Entry:
-        """Find the entry in a window that it was not added to before."""
-        self.window, self.entry = window.token, window.entry(self.key)
-        return self.entry
-
-
-class _Memory(dict[bytes, "Known | None"]):
+class _Memory(dict[bytes, "Tally | None"]):
     """Payloads that were decoded before; others are when they are looked up."""
 
     def __init__(self, rules: Mapping[str, MetadataRule]) -> None:
         super().__init__()
         self.rules = rules
 
-    def __missing__(self, payload: bytes) -> Known | None:
+    def __missing__(self, payload: bytes) -> Tally | None:
         """Decode it; None for a time mark and for what is refused."""
         if mark_s(payload) is not None:
             return None
         try:
-            known = Known(fold_payload(payload, self.rules))
+            tally = Tally(fold_payload(payload, self.rules))
         except InvalidEventError:
             return None
         if len(self) >= KNOWN_MAX:
             self.clear()
-        self[payload] = known
-        return known
+        self[payload] = tally
+        return tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +57,7 @@ class Run:
     """A decoded run: what the ledger stores, and its valid events."""
 
     intake: Intake
-    events: list[Known]
+    events: list[Tally]
 
 
 _quantity_of = attrgetter("quantity")
@@ -143,33 +120,13 @@ class Decoder:
                     invalid.append((index, payload, str(error)))
         return tuple(invalid)
 
-    @staticmethod
-    def add(window: Window, runs: Sequence[list[Known]]) -> None:
-        """Add the events of some runs to their window."""
-        events_count = sum(map(len, runs))
-        events = chain.from_iterable(runs)
-        # With so many keys that few of these events are alike, counting them first would only cost.
-        is_sparse = events_count < len(window.entries)
-        counted: Iterable[tuple[Known, int]]
-        counted = zip(events, repeat(1)) if is_sparse else Counter(events).items()
-        window.events_count += events_count
-        token = window.token
-        with exactly():
-            # No call in here but for what is new: there are hundreds of thousands of these a second.
-            for known, count in counted:
-                entry = known.entry if known.window is token else known.enter(window)
-                entry.count += count
-                entry.quantity += known.quantity * count
-                if known.sums:
-                    entry.add_sums(known.sums, count)
-
-    def recall(self, frame: StoredFrame) -> list[Known]:
+    def recall(self, frame: StoredFrame) -> list[Tally]:
         """The valid events of a committed frame; what was accepted before stays so under any rules."""
         payloads, _ = read_records(
             frame.body, segment_seed(frame.producer, frame.base), frame.first - frame.base
         )
         return [
-            self._known[payload] or Known(fold_payload_without_rules(payload))
+            self._known[payload] or Tally(fold_payload_without_rules(payload))
             for index, payload in enumerate(_without_marks(payloads))
             if index not in frame.skipped
         ]

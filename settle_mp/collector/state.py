@@ -19,7 +19,7 @@ from settle_mp.notices import notice
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from settle_mp.collector.decoder import Decoder, Known, Run
+    from settle_mp.collector.decoder import Decoder, Run
     from settle_mp.collector.ledger import Ledger
     from settle_mp.collector.roster import NewProducer, ProducerRow
     from settle_mp.core.fold import Entry
@@ -93,7 +93,7 @@ class State:
                 _restore(window, stored)
             else:
                 window.reach(stored.cut_s)
-                self.decoder.add(window, [self.decoder.recall(stored)])
+                window.count(self.decoder.recall(stored))
         self.seals = SealBook()
         for seal in self.ledger.outbox.seals():
             self.seals.add(seal)
@@ -127,20 +127,18 @@ class State:
     def apply(self, runs: Iterable[Run]) -> None:
         """Take over what was just committed."""
         now_s = self.now_s()
-        by_hour: dict[int, list[list[Known]]] = {}
         for run in runs:
             intake = run.intake
             if run.events:
                 # Others are not stored, so that what is read again would have no window for them either.
-                self.windows.at(intake.hour, now_s).reach(intake.cut_s)
-                by_hour.setdefault(intake.hour, []).append(run.events)
+                window = self.windows.at(intake.hour, now_s)
+                window.reach(intake.cut_s)
+                window.count(run.events)
             member = self.members[intake.producer]
             member.position = intake.last
             member.is_gone = False
             member.open_events_count += intake.events_count
             member.counted_events += intake.events_count + len(intake.invalid)
-        for hour, events in by_hour.items():
-            self.decoder.add(self.windows.at(hour, now_s), events)
 
     def open_hour(self, hour: int) -> int:
         """The hour whose window an event of `hour` goes to: its own, unless there are too many."""

@@ -17,7 +17,6 @@ from settle_mp.core.event import InvalidEventError, unpack_event
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from contextlib import AbstractContextManager
 
     from settle_mp.core.event import Quantity
     from settle_mp.core.rules import MetadataRule
@@ -47,14 +46,9 @@ def times(quantity: Quantity, count: int) -> Quantity:
     return _EXACT.multiply(Decimal(quantity), Decimal(count))
 
 
-def exactly() -> AbstractContextManager[Context]:
-    """Within it `+` and `*` are exact for quantities, where Python's own 28 digits would round."""
-    return localcontext(_EXACT)
-
-
 def total(quantities: Iterable[Quantity]) -> Quantity:
     """The exact sum of many; an int when all are."""
-    with exactly():
+    with localcontext(_EXACT):
         return sum(quantities)
 
 
@@ -103,18 +97,44 @@ class Entry:
     quantity: Quantity = 0
     sums: Mapping[str, Quantity] = field(default_factory=lambda: _NO_SUMS)
 
-    def add(self, folded: Folded, count: int) -> None:
-        """Add `count` events like `folded`."""
-        _, quantity, sums = folded
+    def add(self, event: Folded | Tally, count: int) -> None:
+        """Add `count` events like this one."""
         self.count += count
-        self.quantity = add(self.quantity, times(quantity, count))
-        if sums:
-            self.add_sums(sums, count)
+        self.quantity = add(self.quantity, times(event.quantity, count))
+        if event.sums:
+            sums = {
+                name: add(self.sums.get(name, 0), times(each, count)) for name, each in event.sums.items()
+            }
+            self.sums = {**self.sums, **sums}
 
-    def add_sums(self, sums: Mapping[str, Quantity], count: int) -> None:
-        """Add the summed metadata of `count` events that are counted already."""
-        added = {name: add(self.sums.get(name, 0), times(value, count)) for name, value in sums.items()}
-        self.sums = {**self.sums, **added}
+
+_NOWHERE: Final = Entry()
+
+
+class Tally:
+    """Events that are alike to the byte: counted as they come, and added to an entry together.
+
+    Equal only to itself.
+
+    Attributes:
+        count: How many wait to be added.
+        entry: What they are added to.
+        window: The token of the entry's window.
+    """
+
+    __slots__ = ("count", "entry", "key", "quantity", "sums", "window")
+
+    def __init__(self, folded: Folded) -> None:
+        self.key, self.quantity, self.sums = folded
+        self.count = 0
+        self.entry: Entry = _NOWHERE
+        self.window: object = None
+
+    def pour(self) -> None:
+        """Add those that wait."""
+        count, self.count = self.count, 0
+        if count:
+            self.entry.add(self, count)
 
 
 def fold_payload(payload: bytes, rules: Mapping[str, MetadataRule]) -> Folded:

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from settle_mp.core.event import Quantity
-    from settle_mp.core.fold import Folded, Key
+    from settle_mp.core.fold import Folded, Key, Tally
 
 HOUR_S: Final = 3600
+#: Tallies that wait to be added to a window's sums at most: what waits can't be forgotten.
+WAITING_MAX: Final = 300_000
 #: Bytes of a batch's body at most; 50 rows of usual size are 10 KiB, and API servers commonly refuse 1 MiB.
 BODY_BYTES_MAX: Final = 512 * 1024
 
@@ -32,29 +34,67 @@ def hour_of(at_s: float) -> int:
     return int(at_s // HOUR_S)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Window:
     """The open sums of one UTC hour."""
 
     hour: int
-    entries: dict[Key, Entry] = field(default_factory=dict)
     events_count: int = 0
     first_s: float = 0.0
     last_s: float = 0.0
     #: Tells this window from any other, for those who remember an entry of it.
-    token: object = field(default_factory=object, repr=False, compare=False)
+    token: object = field(default_factory=object, repr=False)
+    _entries: dict[Key, Entry] = field(default_factory=dict)
+    _waiting: list[Tally] = field(default_factory=list, repr=False)
 
     def add(self, events: Iterable[tuple[Folded, int]]) -> None:
         """Add events, each with how often it came."""
         for folded, count in events:
-            self.entry(folded.key).add(folded, count)
+            self._entry(folded.key).add(folded, count)
             self.events_count += count
 
-    def entry(self, key: Key) -> Entry:
-        """The sum of a key; whoever adds to it adds to `events_count` as well."""
-        entry = self.entries.get(key)
+    def count(self, events: list[Tally]) -> None:
+        """Count events that came once each; their sums are made when somebody looks.
+
+        With many keys an entry is seldom in the processor's cache, and looking for it takes longer than all
+        else that is done here.
+        """
+        self.events_count += len(events)
+        token, waiting = self.token, self._waiting
+        for tally in events:
+            if tally.window is not token:
+                self._take(tally)
+            if not tally.count:
+                waiting.append(tally)
+            tally.count += 1
+        if len(waiting) > WAITING_MAX:
+            self._pour()
+
+    @property
+    def entries(self) -> dict[Key, Entry]:
+        """The sums, with all that was counted."""
+        self._pour()
+        return self._entries
+
+    @property
+    def rows_count(self) -> int:
+        """How many sums there are."""
+        return len(self._entries)
+
+    def _take(self, tally: Tally) -> None:
+        """Have a tally that counted for another window, or none, count for this one."""
+        tally.pour()
+        tally.window, tally.entry = self.token, self._entry(tally.key)
+
+    def _pour(self) -> None:
+        for tally in self._waiting:
+            tally.pour()
+        self._waiting.clear()
+
+    def _entry(self, key: Key) -> Entry:
+        entry = self._entries.get(key)
         if entry is None:
-            entry = self.entries[key] = Entry()
+            entry = self._entries[key] = Entry()
         return entry
 
     def reach(self, at_s: float) -> None:
@@ -85,7 +125,7 @@ class Windows:
     @property
     def rows_count(self) -> int:
         """How many sums are open."""
-        return sum(len(window.entries) for window in self._by_hour.values())
+        return sum(window.rows_count for window in self._by_hour.values())
 
     def at(self, hour: int, now_s: float) -> Window:
         """The window of an hour, opened if need be."""

@@ -66,10 +66,11 @@ def stored(run: Run) -> StoredFrame:
     )
 
 
-def folded(decoder: Decoder, *runs: Run) -> dict[Key, Entry]:
+def folded(*runs: Run) -> dict[Key, Entry]:
     """The sums of some runs."""
     window = Window(HOUR)
-    decoder.add(window, [run.events for run in runs])
+    for run in runs:
+        window.count(run.events)
     assert window.events_count == sum(len(run.events) for run in runs)
     assert window.quantity == total(run.intake.quantity for run in runs)
     return window.entries
@@ -98,7 +99,7 @@ def test_sums_are_those_of_a_naive_model(frames: list[list[Any]], known_max: int
             run = decoder.decode(frame(payloads))
             assert run.intake.invalid == ()
             assert run.intake.events_count == sum(each is not None for each in events)
-            decoder.add(window, [run.events])
+            window.count(run.events)
     finally:
         decoding.KNOWN_MAX = before  # type: ignore[misc]
     wanted = naive(frames)
@@ -112,7 +113,7 @@ def test_whole_numbers_stay_whole_and_fractions_are_exact() -> None:
     tenth = pack_event("ada", "AI_QUERY", 0.1, None)
     run = decoder.decode(frame([tenth] * 10))
     assert run.intake.quantity == 1
-    (entry,) = folded(decoder, run).values()
+    (entry,) = folded(run).values()
     assert (entry.count, entry.quantity) == (10, 1)
     most = pack_event("ada", "AI_QUERY", 10**12, None)
     whole = decoder.decode(frame([most] * 9_000 + [event(0)]))
@@ -128,7 +129,7 @@ def test_known_fractions_are_added_exactly_too() -> None:
     for _ in range(2):  # the second time all payloads are known
         run = decoder.decode(frame(payloads))
         assert str(run.intake.quantity) == "1000000000001.000000000000000000000000001"
-        (entry,) = folded(decoder, run).values()
+        (entry,) = folded(run).values()
         assert entry.quantity == run.intake.quantity
 
 
@@ -177,7 +178,7 @@ def test_what_was_accepted_is_recalled_under_stricter_rules() -> None:
     recalled = strict.recall(stored(run))
     assert sum(each.quantity for each in recalled) == run.intake.quantity == 6
     window = Window(HOUR)
-    strict.add(window, [recalled])
+    window.count(recalled)
     assert {key.metadata for key in window.entries} == {"", '{"tokens":"many"}'}
 
 
@@ -190,8 +191,8 @@ def test_recall_gives_the_sums_of_the_first_decoding(frames: list[list[Any]]) ->
         payloads = [encode_mark(7.0) if each is None else pack_event(*each) for each in events]
         run = decoder.decode(frame([*payloads, NOT_AN_EVENT, event(1)]))
         window = Window(HOUR)
-        fresh.add(window, [fresh.recall(stored(run))])
-        assert window.entries == folded(decoder, run)
+        window.count(fresh.recall(stored(run)))
+        assert window.entries == folded(run)
 
 
 def test_new_rules_are_for_what_comes_next() -> None:
@@ -201,7 +202,7 @@ def test_new_rules_are_for_what_comes_next() -> None:
     before = decoder.decode(sent)
     decoder.use({"AI_QUERY": MetadataRule(drop=frozenset({"request"}))})
     after = decoder.decode(sent)
-    assert {key.metadata for key in folded(decoder, before, after)} == {'{"request":"r1"}', ""}
+    assert {key.metadata for key in folded(before, after)} == {'{"request":"r1"}', ""}
 
 
 def test_a_known_payload_is_added_to_the_window_of_its_frame() -> None:
@@ -210,7 +211,7 @@ def test_a_known_payload_is_added_to_the_window_of_its_frame() -> None:
     run = decoder.decode(frame([event(1)]))
     first, second = Window(HOUR), Window(HOUR)
     for window in (first, second, first):
-        decoder.add(window, [run.events])
+        window.count(run.events)
     assert [sum(entry.count for entry in window.entries.values()) for window in (first, second)] == [2, 1]
 
 
@@ -219,7 +220,7 @@ def test_summed_metadata_are_exact_and_per_key() -> None:
     decoder = Decoder({"AI_QUERY": MetadataRule(sum=frozenset({"cost"}))})
     payloads = [pack_event("ada", "AI_QUERY", 1, {"cost": 0.1})] * 10
     payloads.append(pack_event("ada", "AI_QUERY", 1, {}))
-    (entry,) = folded(decoder, decoder.decode(frame(payloads))).values()
+    (entry,) = folded(decoder.decode(frame(payloads))).values()
     assert (entry.count, entry.sums) == (11, {"cost": 1})
 
 

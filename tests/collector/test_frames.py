@@ -83,7 +83,8 @@ def test_more_sums_than_fit_into_a_row(till: Till) -> None:
     window = till.windows.at(HOUR, NOW_S)
     expected = {Key(f"user {user}", "AI_QUERY", ""): Entry(1, 2**70) for user in range(users_count)}
     next(iter(expected.values())).sums = {"tokens": Decimal("-0.125")}
-    window.entries = dict(expected)
+    window.entries.clear()
+    window.entries.update(expected)
     till.compact()
     assert len(dump_of(till)["sums"]) == 3
     till.load()

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from settle_mp.core import window as windowing
 from settle_mp.core.event import pack_event
-from settle_mp.core.fold import Entry, Folded, Key, fold_payload, row_text, total
+from settle_mp.core.fold import Entry, Folded, Key, Tally, fold_payload, row_text, total
 from settle_mp.core.record import TIME_S_MAX
 from settle_mp.core.rules import read_rules
 from settle_mp.core.window import (
@@ -301,6 +302,34 @@ def test_windows_keep_hours_apart(added: list[tuple[int, int]]) -> None:
     assert windows.rows_count == len(hours)
     windows.clear()
     assert (list(windows), bool(windows), windows.rows_count, windows.opened_s) == ([], False, 0, None)
+
+
+@given(
+    st.lists(RULED | PAYLOADS, min_size=1, max_size=4),
+    st.lists(
+        st.tuples(st.integers(0, 1), st.lists(st.integers(0, 3), max_size=8), st.booleans()), max_size=12
+    ),
+    st.integers(0, 3),
+)
+def test_counted_events_are_added_up_whoever_looks_when(
+    payloads: list[bytes], runs: list[tuple[int, list[int], bool]], waiting_max: int
+) -> None:
+    """Tallies that count for two hours in turn, looked at or not in between, leave each hour its own sums."""
+    folded = [fold_payload(payload, RULES) for payload in payloads]
+    tallies = [Tally(each) for each in folded]
+    windows, expected = [Window(HOUR), Window(HOUR + 1)], [Window(HOUR), Window(HOUR + 1)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(windowing, "WAITING_MAX", waiting_max)
+        for at, numbers, is_looked_at in runs:
+            picked = [number % len(payloads) for number in numbers]
+            windows[at].count([tallies[number] for number in picked])
+            expected[at].add([(folded[number], 1) for number in picked])
+            assert len(windows[at]._waiting) <= waiting_max
+            assert windows[at].rows_count == expected[at].rows_count
+            if is_looked_at:
+                assert windows[at].entries == expected[at].entries
+    assert [window.entries for window in windows] == [window.entries for window in expected]
+    assert [window.events_count for window in windows] == [window.events_count for window in expected]
 
 
 def opened_at(now_s: float, rows: int = 1) -> Windows:
