@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from settle_mp.core.record import count_events, whole_records_bytes
+from settle_mp.core.record import count_events
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,8 +56,7 @@ class Chain:
         """
         for segment in self:
             if segment.base <= position < segment.last:
-                body = segment.read(position, bytes_max)
-                return segment.base, body[: whole_records_bytes(body)]
+                return segment.base, segment.read(position, bytes_max)
         return position, b""
 
     def count_events(self, start: int, end: int) -> int:

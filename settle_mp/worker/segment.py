@@ -166,13 +166,18 @@ class Segment:
         return self._end  # sealed by another, and perhaps freed since
 
     def read(self, position: int, bytes_max: int) -> bytes:
-        """Bytes from a journal position within this segment, up to its last record's end.
+        """Whole records from a journal position within this segment on.
 
         None from one that was freed meanwhile.
         """
         start = position - self.base
         with contextlib.suppress(ValueError):
-            return self._map[start : min(self.end, start + bytes_max)]
+            stop, end = start + bytes_max, self.end
+            if stop >= end:
+                return self._map[start:end]
+            # Walked through only where it was cut: this holds the GIL, and an event loop may wait for it.
+            body = self._map[start:stop]
+            return body[: whole_records_bytes(body)]
         return b""
 
     def prefault(self) -> None:

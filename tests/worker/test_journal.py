@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from settle_mp.core.record import Slot, encode_slot
+from settle_mp.core.record import Slot, encode_slot, whole_records_bytes
 from settle_mp.worker import journal as journals
 from settle_mp.worker.room import JournalFullError
 from settle_mp.worker.segment import NoRoomError
@@ -292,6 +292,7 @@ def test_reading_gives_whole_records_of_one_segment(tmp_path: Path) -> None:
         if not body:
             break
         assert len(body) <= 1000
+        assert whole_records_bytes(body) == len(body)
         assert base in (0, reading.segments(folder_of(journal))[1].base)
         position += len(body)
         bytes_count += 1
