@@ -1,6 +1,6 @@
 """Disks: full, read-only, failing, and with files that are not what was written to them.
 
-A full disk is one of the house's own, 64 MiB in memory, or where that can't be mounted (and for errors of
+A full disk is one of the house's own, 128 MiB in memory, or where that can't be mounted (and for errors of
 single processes anywhere) a limit on how far a process's files may grow, set from outside: beyond it every
 write fails, and SQLite calls that an I/O error.
 """
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     Spoil = Callable[[damage.Segment, int, Random], int]
 
-#: What a disk has for itself: twice what journals and ledger keep free, and some.
-DISK_MEBIBYTES: Final = 64
+#: What a disk has for itself: twice what journals and ledger keep free, and what they grow to meanwhile.
+DISK_MEBIBYTES: Final = 128
 #: Tries for one failure of calls; a miss is a kill at another moment.
 TRIES: Final = 5
 #: Bytes that a process may still write of any file: side files and headers, and next to nothing of a ledger.

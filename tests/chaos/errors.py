@@ -34,8 +34,7 @@ class Failure:
         name: How the table names it.
         begins: Whether a call is the first of them.
         goes_on: Whether a later one fails as well, as long as any is to.
-        more_min: How many later ones at least.
-        more_max: And at most.
+        more_max: How many later ones at most.
         errors: With what they may fail, all of a round with the same.
         is_at_start: Whether the collector must be watched from its first call on.
         skip_max: How often the first is passed at most before it is hit.
@@ -47,7 +46,6 @@ class Failure:
     name: str
     begins: Callable[[Call, Watch], bool]
     goes_on: Callable[[Call], bool]
-    more_min: int = 0
     more_max: int = 0
     errors: tuple[int, ...] = (EIO,)
     is_at_start: bool = False
@@ -143,8 +141,6 @@ FAILURES: Final = (
             errors=(EIO, ENOSPC)),
     Failure(name="sync of a checkpoint", begins=_is_sync_of_file, goes_on=_is_use_of_ledger, more_max=3,
             errors=(EIO, ENOSPC), skip_max=0, comes_of=signal.SIGTERM, may_end=True),
-    Failure(name="reading of the ledger after a failed sync", begins=_is_sync_of("intake"),
-            goes_on=_is_reading_of_ledger, more_min=1, more_max=2),
     Failure(name="reading of the ledger", begins=lambda call, _: _is_reading_of_ledger(call),
             goes_on=_is_reading_of_ledger, more_max=2, is_at_start=True, skip_max=40, may_end=True),
     Failure(name="reading of a dead worker's journal",

@@ -357,7 +357,7 @@ class House:
         plan = errors.Plan(
             failure=name,
             skip=self.random.randint(0, failure.skip_max),
-            count=self.random.randint(1 + failure.more_min, 1 + failure.more_max),
+            count=self.random.randint(1, 1 + failure.more_max),
             error=self.random.choice(failure.errors),
             is_killed=is_killed,
         )
