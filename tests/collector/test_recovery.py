@@ -37,10 +37,10 @@ def recovery(parts: Bench) -> Recovery:
     return made
 
 
-def spoil(state_dir: Path) -> None:
-    """Have a row fail its check."""
+def spoil(state_dir: Path, name: str) -> None:
+    """Have a row of `meta` fail its check."""
     with closing(sqlite3.connect(state_dir / "ledger/ledger.db")) as database, database:
-        database.execute("UPDATE meta SET checksum = checksum + 1 WHERE name = 'seal_number'")
+        database.execute("UPDATE meta SET checksum = checksum + 1 WHERE name = ?", (name,))
 
 
 def test_what_only_looked_damaged_goes_on(recovery: Recovery) -> None:
@@ -52,8 +52,8 @@ def test_what_only_looked_damaged_goes_on(recovery: Recovery) -> None:
 
 
 def test_what_is_damaged_ends_the_collector(state_dir: Path, recovery: Recovery) -> None:
-    """The next start puts it aside."""
-    spoil(state_dir)
+    """Also where nothing but a check reads it; the next start puts it aside."""
+    spoil(state_dir, "key_mode")
     recovery.note(LedgerDamagedError("a row of meta fails its check"), is_intake=False)
     with pytest.raises(LedgerDamagedError, match="meta"):
         recovery.is_ready()
@@ -63,7 +63,7 @@ def test_damage_that_is_found_while_it_is_read_again_is_looked_at_twice(
     state_dir: Path, recovery: Recovery
 ) -> None:
     """Also after an error that was none."""
-    spoil(state_dir)
+    spoil(state_dir, "seal_number")
     recovery.note(LedgerError("disk I/O error"), is_intake=False)
     assert not recovery.is_ready()
     with pytest.raises(LedgerDamagedError, match="meta"):
