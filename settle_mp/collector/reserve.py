@@ -34,7 +34,7 @@ class Reserve:
     def __init__(self, path: Path, size_bytes: int = RESERVE_BYTES) -> None:
         self._path = path
         self._size_bytes = size_bytes
-        self.is_lent = False
+        self.is_lent: bool = False
 
     def is_whole(self) -> bool:
         """Whether it is there in full."""

@@ -125,8 +125,10 @@ class Tally:
     __slots__ = ("count", "entry", "key", "quantity", "sums", "window")
 
     def __init__(self, folded: Folded) -> None:
-        self.key, self.quantity, self.sums = folded
-        self.count = 0
+        self.key: Key = folded.key
+        self.quantity: Quantity = folded.quantity
+        self.sums: Mapping[str, Quantity] | None = folded.sums
+        self.count: int = 0
         self.entry: Entry = _NOWHERE
         self.window: object = None
 

@@ -28,7 +28,7 @@ _ADD_TYPE: Final = """INSERT INTO types VALUES (?, ?, ?, 1) ON CONFLICT (event_t
     SET quantity = exact_add(quantity, excluded.quantity), rows = rows + excluded.rows,
     requests = requests + 1"""
 _PAGE: Final = """SELECT id, user_id, event_type, quantity, request_id, position FROM rows
-    WHERE id > ?1 AND (?2 IS NULL OR event_type = ?2) AND (?3 IS NULL OR user_id = ?3) ORDER BY id LIMIT ?4"""
+    WHERE id > ? AND ? IN (event_type, '') AND ? IN (user_id, '') ORDER BY id LIMIT ?"""
 _LATEST: Final = """SELECT received_at, user_id, event_type, quantity, position, body FROM rows
     JOIN requests ON requests.id = request_id ORDER BY rows.id DESC LIMIT ?"""
 
@@ -93,7 +93,7 @@ def page_of_rows(
     store: Store, *, after: int, limit: int, event_type: str | None, user_id: str | None
 ) -> bytes:
     """A page of applied rows as JSON: `{"rows": […], "next": id of the last, or null at the end}`."""
-    found = store.read(_PAGE, (after, event_type, user_id, limit))
+    found = store.read(_PAGE, (after, event_type or "", user_id or "", limit))
     requests = {number: _request(store, number) for number in {row[4] for row in found}}
     listed = ",".join(_row_json(row, *requests[row[4]]) for row in found)
     following = found[-1][0] if len(found) == limit else None
