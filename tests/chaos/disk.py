@@ -93,8 +93,13 @@ def disk_full(house: House) -> None:
 
 
 def _has_both(house: House) -> bool:
-    now, reserve = damage.progress(house.state_dir), house.state_dir / "ledger/reserve"
-    return now.frames_count > 0 and now.batches_count > 0 and reserve.stat().st_blocks > 0
+    now = damage.progress(house.state_dir)
+    return now.frames_count > 0 and now.batches_count > 0 and _has_reserve(house)
+
+
+def _has_reserve(house: House) -> bool:
+    reserve = house.state_dir / "ledger/reserve"
+    return reserve.exists() and reserve.stat().st_blocks > 0
 
 
 def _has_passed(house: House, before: damage.Progress) -> bool:
@@ -114,8 +119,10 @@ def _has_passed(house: House, before: damage.Progress) -> bool:
     obstacle=mounts.cannot_mount,
 )
 def disk_full_kill_collector(house: House) -> None:
-    """Even opening a database takes room."""
+    """Even opening a database takes room, which the reserve gives."""
     house.wait_tracking()
+    if not house.is_control:
+        house.wait_until(lambda: _has_reserve(house), "the ledger has its reserve")
     with full(house):
         house.wait_s(0.3, 0.6)
         house.strike(house.collector)
