@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: Streams (threads of workers) that one file has room for.
-STREAMS_MAX: Final = 65_536
+STREAMS_MAX: Final = 524_288
 _STORMS_AT: Final = 2_048
 _COUNTS_AT: Final = 4_096
 _BYTES: Final = _COUNTS_AT + 8 * STREAMS_MAX
