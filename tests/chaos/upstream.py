@@ -58,7 +58,9 @@ def aim(house: House, base_url: str | None = None, api_key: str | None = None) -
     path = house.folder / "settle-mp.toml"
     if house.collector is None or path.read_text() == text + SETTINGS:
         return
-    path.write_text(text + SETTINGS)
+    building = path.with_suffix(".new")
+    building.write_text(text + SETTINGS)
+    building.replace(path)  # at once, since a worker may just begin
     listening = f"pid={house.collector.pid}".encode()
     wait_so(house, lambda: listening in house.log("collector"), "the collector listens")
     house.collector.signal(signal.SIGHUP)
