@@ -98,7 +98,7 @@ def test_a_signal_is_noted_and_told_by_the_next_wait(signum: int) -> None:
     """Never in the middle of something; afterwards the handlers are those of before."""
     before = signal.getsignal(signum)
     with Watch() as watch:
-        os.kill(os.getpid(), signum)
+        signal.raise_signal(signum)
         with pytest.raises(StoppedError) as stopped:
             watch.wait_until(lambda: True, "nothing", 10)
     assert stopped.value.signum == signum
@@ -110,7 +110,7 @@ def test_an_ignored_signal_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with Watch() as watch:
-            os.kill(os.getpid(), signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
             watch.check()
     finally:
         signal.signal(signal.SIGHUP, before)
