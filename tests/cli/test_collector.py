@@ -245,10 +245,10 @@ def test_settings_that_can_not_be_used_are_not_taken_over(host: Host) -> None:
     key_file.write_text(host.upstream.api_key)
     collector = host.collector(SETTLESETTLE_API_KEY="", SETTLESETTLE_API_KEY_FILE=str(key_file))
     with worker(host) as ada:
-        for bad in ("nothing", "ss_live_" + "x" * 20):
+        for times, bad in enumerate(("nothing", "ss_live_" + "x" * 20), 1):
             key_file.write_text(bad)
             collector.send(signal.SIGHUP)
-        collector.wait_said("settings_not_reloaded", 2)
+            collector.wait_said("settings_not_reloaded", times)
         ada.track(1)
         assert ada.flush().is_ok
     assert "ss_live_x" not in collector.end()
