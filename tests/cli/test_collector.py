@@ -240,15 +240,14 @@ def test_a_mended_key_ends_a_pause(host: Host) -> None:
 
 
 def test_settings_that_can_not_be_used_are_not_taken_over(host: Host) -> None:
-    """A SIGHUP with a bad key is said and changes nothing."""
+    """A SIGHUP with a key of the other kind is said and changes nothing."""
     key_file = host.folder / "key"
     key_file.write_text(host.upstream.api_key)
     collector = host.collector(SETTLESETTLE_API_KEY="", SETTLESETTLE_API_KEY_FILE=str(key_file))
     with worker(host) as ada:
-        for times, bad in enumerate(("nothing", "ss_live_" + "x" * 20), 1):
-            key_file.write_text(bad)
-            collector.send(signal.SIGHUP)
-            collector.wait_said("settings_not_reloaded", times)
+        key_file.write_text("ss_live_" + "x" * 20)
+        collector.send(signal.SIGHUP)
+        collector.wait_said("settings_not_reloaded")
         ada.track(1)
         assert ada.flush().is_ok
     assert "ss_live_x" not in collector.end()
