@@ -1,7 +1,7 @@
 """Runs of records decoded for the ledger: what is valid, what is not, and how much it is.
 
-Events repeat: the same user does the same thing. So a payload is decoded once and remembered whole, with the
-tally of its events; runs of known ones are looked up and added up in C.
+Events repeat: the same user does the same thing. So a payload is decoded once and remembered whole, with
+how often it came; runs of known ones are looked up and added up in C.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from settle_mp.collector.frames import Intake
 from settle_mp.core.event import InvalidEventError
-from settle_mp.core.fold import Tally, fold_payload, fold_payload_without_rules, total
+from settle_mp.core.fold import Repeats, fold_payload, fold_payload_without_rules, total
 from settle_mp.core.record import mark_s, read_records, segment_seed
 from settle_mp.core.window import hour_of
 
@@ -31,25 +31,25 @@ class BadRunError(ValueError):
     """A run holds bytes that are no record."""
 
 
-class _Memory(dict[bytes, "Tally | None"]):
+class _Memory(dict[bytes, "Repeats | None"]):
     """Payloads that were decoded before; others are when they are looked up."""
 
     def __init__(self, rules: Mapping[str, MetadataRule]) -> None:
         super().__init__()
         self.rules = rules
 
-    def __missing__(self, payload: bytes) -> Tally | None:
+    def __missing__(self, payload: bytes) -> Repeats | None:
         """Decode it; None for a time mark and for what is refused."""
         if mark_s(payload) is not None:
             return None
         try:
-            tally = Tally(fold_payload(payload, self.rules))
+            repeats = Repeats(fold_payload(payload, self.rules))
         except InvalidEventError:
             return None
         if len(self) >= KNOWN_MAX:
             self.clear()
-        self[payload] = tally
-        return tally
+        self[payload] = repeats
+        return repeats
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Run:
     """A decoded run: what the ledger stores, and its valid events."""
 
     intake: Intake
-    events: list[Tally]
+    events: list[Repeats]
 
 
 _quantity_of = attrgetter("quantity")
@@ -120,13 +120,13 @@ class Decoder:
                     invalid.append((index, payload, str(error)))
         return tuple(invalid)
 
-    def recall(self, frame: StoredFrame) -> list[Tally]:
+    def recall(self, frame: StoredFrame) -> list[Repeats]:
         """The valid events of a committed frame; what was accepted before stays so under any rules."""
         payloads, _ = read_records(
             frame.body, segment_seed(frame.producer, frame.base), frame.first - frame.base
         )
         return [
-            self._known[payload] or Tally(fold_payload_without_rules(payload))
+            self._known[payload] or Repeats(fold_payload_without_rules(payload))
             for index, payload in enumerate(_without_marks(payloads))
             if index not in frame.skipped
         ]

@@ -97,7 +97,7 @@ class Entry:
     quantity: Quantity = 0
     sums: Mapping[str, Quantity] = field(default_factory=lambda: _NO_SUMS)
 
-    def add(self, event: Folded | Tally, count: int) -> None:
+    def add(self, event: Folded | Repeats, count: int) -> None:
         """Add `count` events like this one."""
         self.count += count
         self.quantity = add(self.quantity, times(event.quantity, count))
@@ -111,7 +111,7 @@ class Entry:
 _NOWHERE: Final = Entry()
 
 
-class Tally:
+class Repeats:
     """Events that are alike to the byte: counted as they come, and added to an entry together.
 
     Equal only to itself.

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from settle_mp.core.event import Quantity
-    from settle_mp.core.fold import Folded, Key, Tally
+    from settle_mp.core.fold import Folded, Key, Repeats
 
 HOUR_S: Final = 3600
-#: Tallies that wait to be added to a window's sums at most: what waits can't be forgotten.
+#: Repeats that wait to be added to a window's sums at most: what waits can't be forgotten.
 WAITING_MAX: Final = 300_000
 #: Bytes of a batch's body at most; 50 rows of usual size are 10 KiB, and API servers commonly refuse 1 MiB.
 BODY_BYTES_MAX: Final = 512 * 1024
@@ -45,7 +45,7 @@ class Window:
     #: Tells this window from any other, for those who remember an entry of it.
     token: object = field(default_factory=object, repr=False)
     _entries: dict[Key, Entry] = field(default_factory=dict)
-    _waiting: list[Tally] = field(default_factory=list, repr=False)
+    _waiting: list[Repeats] = field(default_factory=list, repr=False)
 
     def add(self, events: Iterable[tuple[Folded, int]]) -> None:
         """Add events, each with how often it came."""
@@ -53,7 +53,7 @@ class Window:
             self._entry(folded.key).add(folded, count)
             self.events_count += count
 
-    def count(self, events: list[Tally]) -> None:
+    def count(self, events: list[Repeats]) -> None:
         """Count events that came once each; their sums are made when somebody looks.
 
         With many keys an entry is seldom in the processor's cache, and looking for it takes longer than all
@@ -61,12 +61,12 @@ class Window:
         """
         self.events_count += len(events)
         token, waiting = self.token, self._waiting
-        for tally in events:
-            if tally.window is not token:
-                self._take(tally)
-            if not tally.count:
-                waiting.append(tally)
-            tally.count += 1
+        for repeats in events:
+            if repeats.window is not token:
+                self._take(repeats)
+            if not repeats.count:
+                waiting.append(repeats)
+            repeats.count += 1
         if len(waiting) > WAITING_MAX:
             self._pour()
 
@@ -81,14 +81,14 @@ class Window:
         """How many sums there are."""
         return len(self._entries)
 
-    def _take(self, tally: Tally) -> None:
-        """Have a tally that counted for another window, or none, count for this one."""
-        tally.pour()
-        tally.window, tally.entry = self.token, self._entry(tally.key)
+    def _take(self, repeats: Repeats) -> None:
+        """Have repeats that counted for another window, or none, count for this one."""
+        repeats.pour()
+        repeats.window, repeats.entry = self.token, self._entry(repeats.key)
 
     def _pour(self) -> None:
-        for tally in self._waiting:
-            tally.pour()
+        for repeats in self._waiting:
+            repeats.pour()
         self._waiting.clear()
 
     def _entry(self, key: Key) -> Entry:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from settle_mp.core import window as windowing
 from settle_mp.core.event import pack_event
-from settle_mp.core.fold import Entry, Folded, Key, Tally, fold_payload, row_text, total
+from settle_mp.core.fold import Entry, Folded, Key, Repeats, fold_payload, row_text, total
 from settle_mp.core.record import TIME_S_MAX
 from settle_mp.core.rules import read_rules
 from settle_mp.core.window import (
@@ -314,15 +314,15 @@ def test_windows_keep_hours_apart(added: list[tuple[int, int]]) -> None:
 def test_counted_events_are_added_up_whoever_looks_when(
     payloads: list[bytes], runs: list[tuple[int, list[int], bool]], waiting_max: int
 ) -> None:
-    """Tallies that count for two hours in turn, looked at or not in between, leave each hour its own sums."""
+    """Repeats that count for two hours in turn, looked at or not in between, leave each hour its own sums."""
     folded = [fold_payload(payload, RULES) for payload in payloads]
-    tallies = [Tally(each) for each in folded]
+    repeats = [Repeats(each) for each in folded]
     windows, expected = [Window(HOUR), Window(HOUR + 1)], [Window(HOUR), Window(HOUR + 1)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(windowing, "WAITING_MAX", waiting_max)
         for at, numbers, is_looked_at in runs:
             picked = [number % len(payloads) for number in numbers]
-            windows[at].count([tallies[number] for number in picked])
+            windows[at].count([repeats[number] for number in picked])
             expected[at].add([(folded[number], 1) for number in picked])
             assert len(windows[at]._waiting) <= waiting_max
             assert windows[at].rows_count == expected[at].rows_count
