@@ -42,11 +42,14 @@ CLI: Final = (sys.executable, "-m", "settle_mp.cli")
 DEADLINE_S: Final = 60.0
 #: An environment variable that all processes of a host have, so that none can hide.
 _MARK: Final = "HOST_UNDER_TEST"
-#: What no program may say.
-_COMPLAINT: Final = re.compile(r"^.*(?:Traceback \(most recent|\w+Warning: ).*$", re.MULTILINE)
+#: A traceback to its last line, or a warning: what no program may say.
+_COMPLAINT: Final = re.compile(
+    r"Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*(?P<error>[^\n]*)|^.*\w+Warning: .*$",
+    re.MULTILINE,
+)
 #: What is gunicorn's own: its workers leave their listeners and siblings' heartbeat files open at exit,
 #: and from version 25 on it forks while a thread of its runs, which Python 3.12 warns of.
-NOT_OURS: Final = re.compile(
+_NOT_OURS: Final = re.compile(
     r"unclosed <socket\.socket|unclosed file <_io\.FileIO name=\d+ mode='rb\+'|use of fork\(\)"
     r"|Enable tracemalloc to get"
     # Celery's word to root, whom some machines run tests as.
@@ -120,7 +123,18 @@ class Program:
     @property
     def complaints(self) -> list[str]:
         """Tracebacks and warnings on its standard error."""
-        return [line for line in _COMPLAINT.findall(self.said) if not NOT_OURS.search(line)]
+        return complaints_in(self.said)
+
+
+def complaints_in(said: str) -> list[str]:
+    """Tracebacks, each whole, and warnings; without what is gunicorn's own."""
+    found = [(match[0], match["error"] or match[0]) for match in _COMPLAINT.finditer(said)]
+    return [whole for whole, last in found if not _NOT_OURS.search(last) and not _is_quit(whole, last)]
+
+
+def _is_quit(whole: str, last: str) -> bool:
+    """Whether a worker of gunicorn was told to end at once amid a request: it logs its own exit then."""
+    return "in handle_quit" in whole and last == "SystemExit: 0"
 
 
 class Gunicorn(Program):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from tests.hosts import oracle
-from tests.hosts.machine import DEADLINE_S, NOT_OURS, Host
+from tests.hosts.machine import DEADLINE_S, Host, complaints_in
 from tests.hosts.stage import Stage
 from tests.upstreams import sandbox, wait_until
 
@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 LOOK_S: Final = 0.1
 #: What may be in a state folder when everything has ended: the ledger, locks, sockets and an empty folder.
 STAYS: Final = {"collector.lock", "control", "frames", "journals", "ledger"}
-#: A traceback to its last line, or a warning.
-_COMPLAINT: Final = re.compile(
-    r"Traceback \(most recent call last\):\n(?:[ \t].*\n|\n)*(?P<error>[^\n]*)|^.*\w+Warning: .*$",
-    re.MULTILINE,
-)
 #: What a collector warns of, and the one thing that is meant to be so: each event has its id in its metadata.
 _WARNING: Final = re.compile(r"^.* (?:WARNING|ERROR) .*$", re.MULTILINE)
 _MEANT: Final = re.compile("metadata_defeat_folding")
@@ -188,7 +183,8 @@ def _is_quiet(upstream: Upstream) -> bool:
 def _complaints(machine: Host, collector: Program | None) -> set[str]:
     """Kinds of tracebacks and warnings, the same for the same kind in two takes."""
     said = "\n".join(each.said for each in machine.programs if each is not collector)
-    found = [match["error"] or match[0] for match in _COMPLAINT.finditer(said)]
-    if "settle_mp" in said and any("settle_mp" in match[0] for match in _COMPLAINT.finditer(said)):
+    complaints = complaints_in(said)
+    found = [each.rpartition("\n")[2] for each in complaints]
+    if any("settle_mp" in each for each in complaints):
         found.append("settle_mp is in a traceback or warning")
-    return {re.sub(r"0x[0-9a-f]+|\d+", "N", each).strip() for each in found if not NOT_OURS.search(each)}
+    return {re.sub(r"0x[0-9a-f]+|\d+", "N", each).strip() for each in found}
