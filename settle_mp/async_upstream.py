@@ -2,12 +2,14 @@
 
 Rule 1: as there, what happens on the way is an answer and does not raise. Cancellation does: a request that
     was cancelled may have been applied.
-Rule 2: one deadline bounds a whole try. A cancelled task can be stopped anywhere, so that no timer is needed.
+Rule 2: to close cuts off no call: the last one under way closes what it and others left open.
+Rule 3: one deadline bounds a whole try. A cancelled task can be stopped anywhere, so that no timer is needed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,7 +32,7 @@ from settle_mp.exchange import (
 from settle_mp.upstream import CONNECT_TIMEOUT_S, TRY_TIMEOUT_S, Account, heard
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from settle_mp.core.call import Call, Heard
     from settle_mp.core.secret import Secret
@@ -73,6 +75,8 @@ class AsyncUpstream:
 
     def __init__(self, base_url: str, api_key: Secret) -> None:
         self._account = Account(base_url, api_key)
+        self._holders_count = 0
+        self._is_closed = False
         with environment_checked():
             self._client = httpx.AsyncClient(
                 verify=httpx.create_ssl_context(),
@@ -106,9 +110,24 @@ class AsyncUpstream:
         if not self._account.has_key(api_key):
             self._account = Account(self._account.url(""), api_key)
 
+    @contextlib.asynccontextmanager
+    async def held(self) -> AsyncIterator[AsyncUpstream]:
+        """Keep it open until the block ends, for the tries of one call."""
+        self._holders_count += 1
+        try:
+            yield self
+        finally:
+            self._holders_count -= 1
+            await self._close_unheld()
+
     async def aclose(self) -> None:
-        """Close all connections; in the loop that used them."""
-        await self._client.aclose()
+        """Close all connections, or have the last who holds it close them; in the loop that used them."""
+        self._is_closed = True
+        await self._close_unheld()
+
+    async def _close_unheld(self) -> None:
+        if self._is_closed and not self._holders_count:
+            await _close(self._client)
 
     async def _exchange(self, request: httpx.Request, watch: _Watch, timeout_s: float) -> Received | NoReply:
         deadline_s = time.monotonic() + min(timeout_s, TRY_TIMEOUT_S)
@@ -150,9 +169,9 @@ async def _read(response: httpx.Response) -> bytes | None:
     return b"".join(parts)
 
 
-async def _close(response: httpx.Response) -> None:
+async def _close(open_one: httpx.Response | httpx.AsyncClient) -> None:
     try:
-        await response.aclose()
+        await open_one.aclose()
     except ERRORS:
-        # The answer has been heard; that its connection can't be closed in good order changes nothing.
+        # All answers have been heard; that a connection can't be closed in good order changes nothing.
         return

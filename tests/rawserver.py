@@ -16,6 +16,7 @@ A behaviour is a function of one connection, run in a thread of its own for each
     knows_no_tls        what an https:// client gets from a port that speaks plain HTTP
     answers(data)       reads the request, sends these bytes, closes
     drips(data, s)      reads the request, sends these bytes one by one, s seconds apart
+    KeepsAlive(body)    answers all requests of a connection with this body, once it `may_answer`
 """
 
 from __future__ import annotations
@@ -233,6 +234,32 @@ def drips(data: bytes, interval_s: float) -> Behaviour:
                 return
 
     return behave
+
+
+class KeepsAlive:
+    """A behaviour that answers each request of a connection, until the client closes it.
+
+    Attributes:
+        may_answer: Cleared, requests wait for their answers.
+        asked: The connection of each request so far.
+        gone: The connections that were closed.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._answer = f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        self.asked: list[RawConnection] = []
+        self.gone: list[RawConnection] = []
+
+    def __call__(self, connection: RawConnection) -> None:
+        """Serve one connection."""
+        while connection.read_request():
+            connection.received = b""
+            self.asked.append(connection)
+            self.may_answer.wait(DEADLINE_S)
+            connection.send(self._answer)
+        self.gone.append(connection)
 
 
 @contextlib.contextmanager

@@ -113,8 +113,9 @@ class AsyncSettle(Generic[EventT_contra]):
     async def close(self, timeout: float = 1.0) -> None:
         """Hand everything to the collector, and close the connections of this loop.
 
-        Nothing tracked is lost without it. Calls of other tasks that are under way are cut off. May be called
-        again; `track()` still journals afterwards, and the wallet opens connections anew.
+        Nothing tracked is lost without it. Calls that other tasks have under way end as usual, and the last
+        of them closes the connections. May be called again; `track()` still journals afterwards, and the
+        wallet opens connections anew.
 
         Args:
             timeout: How long to wait for the collector to take it, in seconds.

@@ -60,25 +60,27 @@ class AsyncLine:
             TypeError, ValueError: If timeout or on_in_doubt is none.
         """
         calling = Calling(call, timeout=timeout, on_in_doubt=on_in_doubt, now_s=time.monotonic())
-        upstream = await self._way(call)
-        while True:
-            answer = await upstream.call(call, timeout_s=calling.left_s(time.monotonic()))
-            try:
-                judged = calling.judge(
-                    answer,
-                    now_s=time.monotonic(),
-                    wall_s=time.time(),
-                    jitter=random.random(),  # noqa: S311 - No secret.
-                )
-            except SettleSettleError as error:
-                tell_doubt(call, error)
-                raise
-            if isinstance(judged, Found):
-                return judged.value
-            await asyncio.sleep(judged.seconds)
+        # No other task has its turn between these two, and so none can close what is about to be held.
+        way = await self._way(call)
+        async with way.held() as upstream:
+            while True:
+                answer = await upstream.call(call, timeout_s=calling.left_s(time.monotonic()))
+                try:
+                    judged = calling.judge(
+                        answer,
+                        now_s=time.monotonic(),
+                        wall_s=time.time(),
+                        jitter=random.random(),  # noqa: S311 - No secret.
+                    )
+                except SettleSettleError as error:
+                    tell_doubt(call, error)
+                    raise
+                if isinstance(judged, Found):
+                    return judged.value
+                await asyncio.sleep(judged.seconds)
 
     async def aclose(self) -> None:
-        """Close the connections of the running loop, those of calls under way too; later calls open anew."""
+        """Close the running loop's connections. Calls under way end as usual, later ones open anew."""
         if self._pid == os.getpid():
             upstream = self._upstreams.pop(asyncio.get_running_loop(), None)
             if upstream is not None:
@@ -95,10 +97,8 @@ class AsyncLine:
         upstream = self._upstreams.get(loop)
         if upstream is None:
             made = await in_thread(functools.partial(self._make, key))
-            # Other tasks ran meanwhile, and one of them may have been quicker.
+            # Other tasks ran meanwhile, and one of them may have been quicker; ours has nothing open yet.
             upstream = self._upstreams.setdefault(loop, made)
-            if upstream is not made:
-                await made.aclose()
         upstream.use_key(key)
         return upstream
 
@@ -107,8 +107,10 @@ class AsyncLine:
             # Kept: what their finalizers would close are connections of the parent.
             _inherited.append(self._upstreams)
             self._pid, self._upstreams = os.getpid(), {}
-        for loop in [each for each in self._upstreams if each.is_closed()]:
-            del self._upstreams[loop]
+        # Loops of other threads come and go meanwhile.
+        for loop in list(self._upstreams):
+            if loop.is_closed():
+                self._upstreams.pop(loop, None)
 
     def _make(self, key: Secret) -> AsyncUpstream:
         from settle_mp.async_upstream import AsyncUpstream
@@ -124,6 +126,10 @@ class Awaited:
 
     def __init__(self, stand_in: StandIn) -> None:
         self._stand_in = stand_in
+
+    def held(self) -> contextlib.nullcontext[Awaited]:
+        """Give it as it is: it has nothing open."""
+        return contextlib.nullcontext(self)
 
     async def call(self, call: Call[Any], *, timeout_s: float) -> Heard | NoReply:
         """Answer at once."""

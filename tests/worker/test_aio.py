@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+import sys
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 import uvloop
 
 from settle_mp import AsyncSettle
 from settle_mp import TimeoutError as OurTimeoutError
-from settle_mp.worker.async_line import async_line_for
+from settle_mp.async_upstream import AsyncUpstream
+from settle_mp.core.secret import Secret
+from settle_mp.worker.async_line import AsyncLine, async_line_for
 from tests.hosts import host
-from tests.rawserver import raw_server, silent
-from tests.upstreams import upstream
+from tests.rawserver import KeepsAlive, raw_server, silent
+from tests.upstreams import upstream, wait_until
 from tests.worker import reading
 from tests.worker.conftest import end
+from tests.worker.wallets import DONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -232,10 +239,36 @@ def test_loops_that_are_gone_are_forgotten(
     assert len(line._upstreams) == 1
 
 
+def test_loops_of_other_threads_come_and_go(
+    make_async: Callable[..., AsyncSettle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one looks for those that are gone, others begin and end."""
+    line = async_line_for(make_async(base_url="http://127.0.0.1:1", api_key="ss_test_x")._settings)
+    monkeypatch.setattr(AsyncLine, "_make", lambda _, key: AsyncUpstream("http://127.0.0.1:1", key))
+    # It takes long, and is not what this is about.
+    monkeypatch.setattr(httpx, "create_ssl_context", lambda: False)
+    unused = AsyncUpstream("http://127.0.0.1:1", Secret("ss_test_x"))
+    with contextlib.ExitStack() as stack:
+        # They make it likely that the look is interrupted.
+        for _ in range(100):
+            line._upstreams[stack.enter_context(contextlib.closing(asyncio.new_event_loop()))] = unused
+
+        async def come_and_go() -> None:
+            for _ in range(5):
+                await line._upstream()
+                await line.aclose()
+
+        stack.callback(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(1e-6)
+        with ThreadPoolExecutor(8) as pool:
+            for each in [pool.submit(asyncio.run, come_and_go()) for _ in range(400)]:
+                each.result()
+
+
 def test_a_hundred_tasks_that_begin_at_once_share_one_client(
     make_async: Callable[..., AsyncSettle], upstream: Upstream
 ) -> None:
-    """Made in threads by several, one of them is kept and the others are closed."""
+    """Made in threads by several, one of them is kept."""
     settle = make_async(base_url=upstream.base_url, api_key=upstream.api_key)
 
     async def look() -> None:
@@ -244,6 +277,51 @@ def test_a_hundred_tasks_that_begin_at_once_share_one_client(
         await settle.close()
 
     asyncio.run(look())
+
+
+def test_to_close_cuts_off_no_call(make_async: Callable[..., AsyncSettle]) -> None:
+    """Another client of the account, or another task of it: what is under way has its one answer."""
+    till = KeepsAlive(DONE)
+    till.may_answer.clear()
+
+    async def debit(base_url: str) -> None:
+        first, second = [make_async(base_url=base_url, api_key="ss_test_x") for _ in range(2)]
+        debiting = asyncio.create_task(first.wallet.debit("u", amount=1, timeout=60))
+        await asyncio.to_thread(wait_until, lambda: len(till.asked) == 1, "it is asked")
+        await second.close()
+        await first.close()
+        assert not debiting.done()
+        till.may_answer.set()
+        assert (await debiting).balance_after == 0
+        await asyncio.to_thread(wait_until, lambda: len(till.gone) == 1, "the connection is closed")
+
+    with raw_server(till) as raw:
+        asyncio.run(debit(raw.base_url))
+        assert (len(till.asked), raw.connections_count) == (1, 1)
+
+
+def test_connections_that_are_being_made_at_the_close_are_closed_too(
+    make_async: Callable[..., AsyncSettle],
+) -> None:
+    """Whatever moment it comes at: all calls end well, and afterwards no connection is left."""
+    till = KeepsAlive(DONE)
+
+    async def debit(base_url: str) -> None:
+        settle = make_async(base_url=base_url, api_key="ss_test_x")
+        for turns in range(25):
+            debiting = [asyncio.create_task(settle.wallet.debit("u", amount=1, timeout=60)) for _ in range(5)]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await settle.close()
+            await asyncio.gather(*debiting)
+            assert len(till.asked) == 5 * (turns + 1)
+            await settle.close()
+            await asyncio.to_thread(
+                wait_until, lambda: len(till.gone) == raw.connections_count, "all connections are closed"
+            )
+
+    with raw_server(till) as raw:
+        asyncio.run(debit(raw.base_url))
 
 
 def test_a_debit_times_out_in_its_time(make_async: Callable[..., AsyncSettle]) -> None:

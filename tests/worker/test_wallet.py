@@ -31,6 +31,7 @@ from settle_mp import (
 from settle_mp.sandbox.faults import Fault
 from settle_mp.worker import line
 from tests.rawserver import (
+    KeepsAlive,
     answers,
     closes,
     closes_mid_body,
@@ -45,19 +46,18 @@ from tests.rawserver import (
     silent,
 )
 from tests.upstreams import sandbox, upstream
-from tests.worker.wallets import KINDS, wallets
+from tests.worker.wallets import DONE, KINDS, wallets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.rawserver import Behaviour, RawConnection
+    from tests.rawserver import Behaviour
     from tests.upstreams import Upstream
     from tests.worker.wallets import Client
 
 __all__ = ["upstream", "wallets"]
 
 USER = "user_123"
-DONE = b'{"data":{"id":"t","type":"DEBIT","amount":1,"balanceAfter":0,"description":null,"createdAt":"now"}}'
 
 
 def _http(status: str, body: bytes = b"", *headers: str) -> bytes:
@@ -446,14 +446,7 @@ def test_an_upstream_that_ignores_keys_and_a_refusal_after_a_doubt(
 
 def test_connections_are_kept_and_closed(kind: str, wallets: Callable[..., Client]) -> None:
     """Calls one after the other share one; close() ends it, and a later call opens another."""
-
-    def serve(connection: RawConnection) -> None:
-        head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(DONE)}\r\n\r\n".encode()
-        while connection.read_request():
-            connection.received = b""
-            connection.send(head + DONE)
-
-    with raw_server(serve) as raw:
+    with raw_server(KeepsAlive(DONE)) as raw:
         client = wallets(kind, raw)
         for _ in range(3):
             client("debit", USER, amount=1)

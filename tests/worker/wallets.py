@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KINDS = ("sync", "async")
+#: What a debit is answered.
+DONE = b'{"data":{"id":"t","type":"DEBIT","amount":1,"balanceAfter":0,"description":null,"createdAt":"now"}}'
 
 
 class Client:
