@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.chaos.house import House
 
     #: Sends the collector to an address with a key (None for the right ones), and waits until it notices.
-    Wrong = Callable[[str | None, str | None], None]
+    Wrong = Callable[..., None]  # address, key, faults
     Lead = Callable[[House, Wrong], None]
 
 #: Seconds of a whole try, in the place of 30: a round is short.
@@ -215,8 +215,10 @@ def misaimed(name: str, what: str, *, counted: str, state: str) -> Callable[[Lea
         def play(house: House) -> None:
             go_on(house)
 
-            def wrong(base_url: str | None, api_key: str | None) -> None:
+            def wrong(base_url: str | None, api_key: str | None, *faults: Fault) -> None:
                 log = Log(house)
+                if faults:
+                    house.upstream.fault(*faults)
                 aim(house, base_url, api_key)
                 log.wait(f"upstream_{state}")
                 house.count(counted)
@@ -279,17 +281,15 @@ def not_found(house: House, wrong: Wrong) -> None:
 
 
 @misaimed("403", "403 until the account is mended", counted="403", state="paused")
-def forbidden(house: House, wrong: Wrong) -> None:
+def forbidden(_: House, wrong: Wrong) -> None:
     """The key is right and may not."""
-    house.upstream.fault(Fault.answering(403, when="before", times=None))
-    wrong(None, None)
+    wrong(None, None, Fault.answering(403, when="before", times=None))
 
 
 @misaimed("redirect", "a redirect, until the address is mended", counted="redirect", state="paused")
-def redirect(house: House, wrong: Wrong) -> None:
+def redirect(_: House, wrong: Wrong) -> None:
     """It is not followed: the key would go to whoever is there."""
-    house.upstream.fault(Fault.redirect("https://example.invalid/", times=None))
-    wrong(None, None)
+    wrong(None, None, Fault.redirect("https://example.invalid/", times=None))
 
 
 @fault(
@@ -314,10 +314,16 @@ def restart(house: House) -> None:
 # --- Refusals ---
 
 
-def refusals(house: House, dead: bool) -> None:  # noqa: FBT001
-    """Mend, wait until nothing is refused any more, and send what was refused again."""
+def refusals(house: House) -> None:
+    """Mend, wait until all that may have been refused is decided, and send what was refused again."""
     go_on(house)
-    if dead:
+    mended_s = time.monotonic()
+    wait_so(
+        house,
+        lambda: house.status()["oldest_pending_age_s"] < time.monotonic() - mended_s,
+        "all that came before is decided",
+    )
+    if house.status()["events"]["dead_lettered"]:
         house.command("deadletter", "replay", "--all")
 
 
@@ -337,7 +343,7 @@ def one_bad_row(house: House) -> None:
     house.upstream.fault(Fault.refuse(f"slot-{house.any_slot()}"))
     log.wait("events_dead_lettered")
     house.count("dead letter")
-    refusals(house, dead=True)
+    refusals(house)
 
 
 @fault(
@@ -356,7 +362,7 @@ def all_bad(house: House) -> None:
     house.upstream.fault(Fault.answering(400, when="before", times=None))
     log.wait("upstream_paused")
     house.count("400")
-    refusals(house, dead=bool(house.status()["events"]["dead_lettered"]))
+    refusals(house)
 
 
 @fault(
