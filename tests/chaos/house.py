@@ -296,9 +296,9 @@ class House:
         if child is None:
             return
         child.is_doomed = True
-        child.signal(number)
-        if number == signal.SIGKILL:
+        if number == signal.SIGKILL and child.is_running:
             self.count("SIGKILL")
+        child.signal(number)
 
     def bury(self, *children: Child | None) -> None:
         """Wait until they have ended."""

@@ -30,16 +30,27 @@ def house() -> Iterator[House]:
 class Dead:
     """What a dead collector left."""
 
-    def __init__(self, house: House, point: str, tries: int = 3) -> None:
-        house.start()
-        house.wait_up()
-        is_hit = house.kill_at(point)
-        while not is_hit and tries:
-            house.start()
-            house.wait_up()
-            is_hit, tries = house.kill_at(point), tries - 1
-        assert is_hit, point
+    def __init__(self, house: House, point: str, *, has_estate: bool = False, tries: int = 4) -> None:
+        """Have a collector die at a point.
+
+        Args:
+            house: Where it runs.
+            point: Its name.
+            has_estate: Whether a worker is dead when this collector begins, so that it finds his journal.
+            tries: How often it is tried at most.
+        """
         self._house = house
+        assert any(self._is_hit(point, has_estate=has_estate) for _ in range(tries)), point
+
+    def _is_hit(self, point: str, *, has_estate: bool) -> bool:
+        self._house.start()
+        self._house.wait_up()
+        if has_estate:
+            # The collector goes first: it would have the journal before it is watched.
+            self._house.strike(self._house.collector)
+            self._house.bury(self._house.collector)
+            self._house.kill_worker()
+        return self._house.kill_at(point, is_known=not has_estate)
 
     def ledger(self, sql: str) -> list[Any]:
         """The first column of a query."""
@@ -167,10 +178,7 @@ def test_a_journal_is_born(house: House, point: str) -> None:
 @pytest.mark.parametrize("point", ["adoption: folder on its way out", "adoption: folder half gone"])
 def test_an_adopted_journal_is_leaving(house: House, point: str) -> None:
     """It has the remover's name."""
-    slot = house.any_slot()
-    house.strike(house.worker(slot))
-    house.bury(house.worker(slot))
-    Dead(house, point)
+    Dead(house, point, has_estate=True)
     assert list((house.state_dir / "journals").glob(".old-*"))
 
 
