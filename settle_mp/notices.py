@@ -36,7 +36,8 @@ _BY_ITSELF: Final = "none is needed; it is tried again by itself"
 NOTICES: Final[Mapping[str, Notice]] = {
     # The collector, about the upstream.
     "no_api_key": Notice(
-        "events are collected and kept, nothing is billed", "set SETTLESETTLE_API_KEY, then SIGHUP or restart"
+        "events are collected and kept, nothing is billed",
+        "set api_key or api_key_file in settle-mp.toml, then SIGHUP; or SETTLESETTLE_API_KEY, then restart",
     ),
     "upstream_down": Notice("events are kept, and billed when it is back", _BY_ITSELF),
     "upstream_paused": Notice(

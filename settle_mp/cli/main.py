@@ -69,6 +69,17 @@ class _LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(f"settle_mp.cli.{cmd_name}"), cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that was named; a name that is none gets the nearest that is."""
+        if args[0] not in _COMMANDS:
+            from difflib import get_close_matches  # only who makes a mistake pays for it
+
+            for near in get_close_matches(args[0], _COMMANDS, n=1):
+                ctx.fail(f"No such command {args[0]!r}. Did you mean {near!r}?")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - the same
         """Write the list of commands from the table."""
         with formatter.section("Commands"):

@@ -30,17 +30,19 @@ def status(settings: Settings, *, is_json: bool) -> int:
     if is_json:
         click.echo(json.dumps(report.json, indent=2))
     else:
-        _show(report)
+        _show(report, settings)
     return exit_codes.OK if report.is_balanced else exit_codes.FAILED
 
 
-def _show(report: Report) -> None:
+def _show(report: Report, settings: Settings) -> None:
     shown = report.json
     width = max(len(text) for text in ["quantity", *shown["quantity"].values()])
     click.echo(f"{'':<15}{'events':>12}  {'quantity':>{width}}")
     for name, count in shown["events"].items():
         click.echo(f"{name.replace('_', ' '):<15}{count:>12}  {shown['quantity'][name]:>{width}}")
     click.echo()
+    unused = "" if settings.state_dir.is_dir() else " (not there: neither worker nor collector has used it)"
+    click.echo(f"state dir: {settings.state_dir}{unused}")
     _lines(shown)
     for note in report.notes:
         click.echo(f"waiting: {note}")

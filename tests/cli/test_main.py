@@ -29,12 +29,15 @@ DEADLINE_S = 60
 COMMANDS = [
     "collector",
     "status",
+    "top",
     "flush",
     "deadletter",
     "indoubt",
     "residue",
     "adopt",
     "config",
+    "doctor",
+    "keys",
     "sandbox",
     "demo",
 ]
@@ -111,6 +114,14 @@ def test_a_wrong_command_line_is_usage(arguments: list[str], capsys: pytest.Capt
     """Exit code 2, and what to try instead on standard error."""
     assert run(*arguments) == exit_codes.USAGE == 2
     assert "--help" in capsys.readouterr().err
+
+
+def test_a_command_that_is_nearly_one_gets_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """Still a wrong command line; one that is near to none gets no guess."""
+    assert run("statsu") == exit_codes.USAGE
+    assert "No such command 'statsu'. Did you mean 'status'?" in capsys.readouterr().err
+    assert run("zzz") == exit_codes.USAGE
+    assert "Did you mean" not in capsys.readouterr().err
 
 
 def test_a_wrong_setting_is_one_line_and_config(

@@ -31,6 +31,14 @@ def test_it_works_with_no_collector_and_says_so(host: Host) -> None:
     journal.close()
 
 
+def test_it_names_the_state_folder_and_says_when_nobody_has_used_it(host: Host) -> None:
+    """Who asks about another folder than the workers' sees zeros, and why."""
+    assert f"state dir: {host.state_dir}" in command(host, "status").lines
+    elsewhere = host.state_dir / "elsewhere"
+    said = command(host, "status", "--state-dir", str(elsewhere)).lines
+    assert f"state dir: {elsewhere} (not there: neither worker nor collector has used it)" in said
+
+
 def test_json_is_one_object(host: Host) -> None:
     """What scripts read is nothing but JSON."""
     found = json.loads(command(host, "status", "--json").said)
