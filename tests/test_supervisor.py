@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from settle_mp import supervisor
 from settle_mp.cli import exit_codes
 from tests.hosts import DEADLINE_S, host
 from tests.upstreams import upstream, wait_until
+from tests.users import NOBODY, reachable, skip_unless_permitted
 
 if TYPE_CHECKING:
     from tests.hosts import Host, Program
@@ -44,9 +44,6 @@ from settle_mp.supervised import Supervised
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 supervised = Supervised(["--state-dir", os.environ["SETTLE_MP_STATE_DIR"]])
 """
-
-#: A user without rights, on any machine.
-NOBODY = 65_534
 
 
 def supervise(host: Host, child: str, *, well_s: float = 60.0) -> Program:
@@ -208,16 +205,12 @@ signal.sigwait([signal.SIGUSR1])
     assert "collector_stopped" in program.said
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process as another user")
 def test_it_runs_as_the_user_of_the_workers(host: Host) -> None:
     """A host that is root for its port leaves no file of root's in the state folder."""
-    try:
-        subprocess.run([sys.executable, "-c", "import settle_mp"], user=NOBODY, cwd="/", check=True)
-    except (PermissionError, subprocess.CalledProcessError):
-        pytest.skip("nobody else may use this interpreter, or this checkout")
+    skip_unless_permitted()
     os.chown(host.state_dir, NOBODY, NOBODY)
     code = HOST.replace('"]])', f'"]], user={NOBODY}, group={NOBODY})') + "signal.sigwait([signal.SIGUSR1])"
-    program = host.run([sys.executable, "-c", code])
+    program = host.run(reachable([sys.executable, "-c", code]))
     program.wait_said("collector_started")
     program.end(signal.SIGUSR1)
     host.wait_empty()
