@@ -168,6 +168,40 @@ def held(state_dir: Path) -> Held:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch as a ledger has it: its events, whether it may have been sent, and all that its rows say."""
+
+    events: int
+    is_perhaps_sent: bool
+    rows: tuple[object, ...]
+
+
+def batches(state_dir: Path) -> dict[int, Batch]:
+    """Read the batches of a ledger that nobody has open, from a copy; none where that can't be read."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(sqlite3.Error):
+        copy = Path(folder) / "ledger"
+        shutil.copytree(state_dir / "ledger", copy)
+        with closing(sqlite3.connect(copy / "ledger.db")) as database:
+            database.text_factory = bytes  # a bit that flips may leave what is no text
+            sql = """
+                SELECT id, events, state = 'attempting' OR first_in_doubt_s IS NOT NULL, batches.*, bodies.*
+                FROM batches LEFT JOIN bodies ON bodies.batch = batches.id
+            """
+            for batch, events, is_perhaps_sent, *rows in database.execute(sql):
+                found[batch] = Batch(events, bool(is_perhaps_sent), tuple(rows))
+    return found
+
+
+def held_batches(state_dir: Path) -> set[int]:
+    """Which batches a ledger holds back that a collector works on; none where it can't be read now."""
+    uri = f"file:{state_dir}/ledger/ledger.db?mode=ro"
+    with contextlib.suppress(sqlite3.Error), closing(sqlite3.connect(uri, uri=True)) as database:
+        return {batch for (batch,) in database.execute("SELECT id FROM batches WHERE state = 'held'")}
+    return set()
+
+
 def _unpublished(state_dir: Path, positions: Mapping[str, int]) -> int:
     """The events that are committed, and that no header tells of: a kill came in between."""
     count = 0
@@ -196,6 +230,16 @@ def _told(folder: Path) -> int:
 def ledger_files(state_dir: Path) -> list[Path]:
     """The database and what SQLite keeps beside it."""
     return sorted((state_dir / "ledger").glob("ledger.db*"))
+
+
+def flip_body(state_dir: Path, dice: random.Random) -> None:
+    """Flip a bit of the body of one of a ledger's batches. SQLite finds nothing wrong with that."""
+    with closing(sqlite3.connect(state_dir / "ledger/ledger.db")) as database:
+        batch, body = dice.choice(database.execute("SELECT batch, body FROM bodies").fetchall())
+        at = dice.randrange(len(body))
+        flipped = body[:at] + bytes([body[at] ^ 1 << dice.randrange(8)]) + body[at + 1 :]
+        database.execute("UPDATE bodies SET body = ? WHERE batch = ?", (flipped, batch))
+        database.commit()
 
 
 def spoil_ledger(state_dir: Path, name: str, dice: random.Random) -> None:

@@ -17,7 +17,7 @@ from tests.chaos.errors import COMMITS, FAILURES
 from tests.chaos.fault import FAULTS, Fault, fault
 from tests.chaos.hostile import end_collector, note_destroyed
 from tests.chaos.house import WORKERS
-from tests.chaos.judges import DESTROYED, judge_destroyed, judge_dropped
+from tests.chaos.judges import DESTROYED, PERHAPS_SENT, judge_destroyed, judge_dropped
 from tests.chaos.load import CLOSE_VARIABLE
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     Spoil = Callable[[damage.Segment, int, Random], int]
 
+#: The ledger's file.
+LEDGER: Final = "ledger.db"
 #: What a disk has for itself: twice what journals and ledger keep free, and what they grow to meanwhile.
 DISK_MEBIBYTES: Final = 128
 #: Tries for one failure of calls; a miss is a kill at another moment.
@@ -394,14 +396,28 @@ def _spoiled_ledger(name: str, what: str, file: str) -> None:
         house.count("ledgers spoiled")
         if house.is_control:
             return
-        held = end_collector(house)
+        held, before = end_collector(house), damage.batches(house.state_dir)
         damage.spoil_ledger(house.state_dir, file, house.random)
+        after = damage.batches(house.state_dir)
         house.start_collector()
         house.wait_up()
         if any(name.startswith("ledger-") for name in _quarantined(house)):
             note_destroyed(house, held)
+        elif file == LEDGER:  # a log that is cut off leaves older rows, and no spoiled ones
+            _discard_spoiled(house, before, after)
 
     play.__doc__ = "It is believed as it was, or put aside and named."
+
+
+def _discard_spoiled(house: House, before: dict[int, damage.Batch], after: dict[int, damage.Batch]) -> None:
+    """Do as an operator does with batches that can't be sent any more, and count what was destroyed."""
+    spoiled = [batch for number, batch in before.items() if after.get(number) != batch]
+    held = {number for number, batch in after.items() if before.get(number) != batch}
+    house.wait_until(lambda: held <= damage.held_batches(house.state_dir), "what was spoiled is held")
+    for number in held:
+        house.command("indoubt", "discard", str(number))
+    house.count(DESTROYED, sum(batch.events for batch in spoiled))
+    house.count(PERHAPS_SENT, sum(batch.events for batch in spoiled if batch.is_perhaps_sent))
 
 
 def _quarantined(house: House) -> list[str]:
@@ -413,5 +429,31 @@ def _quarantined(house: House) -> list[str]:
     return names
 
 
-_spoiled_ledger("ledger-cut-or-bit", "the ledger's file is cut off at a sector, or a bit flips", "ledger.db")
-_spoiled_ledger("log-cut-or-bit", "the ledger's WAL is cut off at a sector, or a bit flips", "ledger.db-wal")
+_spoiled_ledger("ledger-cut-or-bit", "the ledger's file is cut off at a sector, or a bit flips", LEDGER)
+_spoiled_ledger("log-cut-or-bit", "the ledger's WAL is cut off at a sector, or a bit flips", f"{LEDGER}-wal")
+
+
+@fault(
+    "batch-bit",
+    group="disk",
+    what="a bit flips in a batch on its way; it is held, and an operator discards it",
+    counted="batches spoiled",
+    share=0.02,
+    judge=judge_destroyed,
+)
+def batch_bit(house: House) -> None:
+    """That one is never sent, and the rest is billed."""
+    for _ in range(TRIES):
+        if house.is_control:
+            break
+        end_collector(house)
+        if before := damage.batches(house.state_dir):
+            damage.flip_body(house.state_dir, house.random)
+            after = damage.batches(house.state_dir)
+            house.start_collector()
+            _discard_spoiled(house, before, after)
+            break
+        house.start_collector()
+    else:
+        return
+    house.count("batches spoiled")
