@@ -133,7 +133,7 @@ def test_a_question_that_overtakes_the_events_waits_for_them(host: Host, gate: G
     with worker(host, SETTLE_MP_ENDPOINT=gate.endpoint) as ada:
         ada.track(3)
         wait_until(lambda: gate.held_count, "the frame is held back")
-        flushed = ada.flush(1.0)
+        flushed = ada.flush_in_vain(1.0)
         # The collector's own words: the question has come, the events have not.
         assert flushed.reason == "the collector has not read it all yet"
         assert (flushed.is_ok, flushed.confirmed_count, flushed.unconfirmed_count) == (False, 0, 3)
@@ -156,7 +156,7 @@ def test_with_the_upstream_down_it_ends_at_its_deadline(host: Host) -> None:
         ada.track(3)
         wait_committed(ada)
         started_s = time.monotonic()
-        flushed = ada.flush(1.5)
+        flushed = ada.flush_in_vain(1.5)
         assert time.monotonic() - started_s > 1.3
         assert (flushed.is_ok, flushed.confirmed_count, flushed.unconfirmed_count) == (False, 0, 3)
         assert "the upstream is down" in str(flushed.reason)

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 #: How often a flush is asked for, in seconds.
 ASK_AGAIN_S: Final = 0.5
+#: What the collector's answer gets of a flush's time to arrive in, and at most, in seconds: on a busy host
+#: each of the threads that it goes through waits for its turn, and late it could not say why.
+ARRIVAL_SHARE: Final = 0.1
+ARRIVAL_S_MAX: Final = 0.2
 
 
 @dataclass(slots=True)
@@ -64,4 +68,4 @@ class Flushes:
 
 def _earlier(left_s: float) -> float:
     """A deadline for the collector that leaves its answer time to arrive before ours."""
-    return max(0.0, left_s - min(0.05, 0.1 * left_s))
+    return max(0.0, left_s - min(ARRIVAL_S_MAX, ARRIVAL_SHARE * left_s))

@@ -227,7 +227,7 @@ def test_a_mended_key_ends_a_pause(host: Host) -> None:
         collector.wait_said("upstream_paused")
         # So long a pause that only the mend can end it in time.
         wait_until(lambda: host.upstream.requests_count >= 4, "some tries were made", 60)
-        flushed = ada.flush(3.0)
+        flushed = ada.flush_in_vain(3.0)
         assert not flushed.is_ok
         assert "paused" in str(flushed.reason)
         assert "api_key" in str(flushed.reason)
@@ -262,7 +262,7 @@ def test_without_a_key_it_collects_and_ships_once_it_has_one(host: Host) -> None
     assert "no_api_key" in collector.said
     with worker(host) as ada:
         ada.track(2)
-        flushed = ada.flush(0.5)
+        flushed = ada.flush_in_vain(0.5)
         assert (flushed.is_ok, flushed.unconfirmed_count) == (False, 2)
         assert "no api_key" in str(flushed.reason)
         assert host.status()["events"]["pending"] == 2
