@@ -52,12 +52,13 @@ class Account:
 
 
 def read(path: Path) -> Account:
-    """Read what has been written so far."""
+    """Read what has been written so far; a line that is just being written is not there yet."""
     tracked: dict[str, int] = {}
     phases: collections.Counter[str] = collections.Counter()
     returned: set[str] = set()
     others: dict[str, list[str]] = {"!": [], "~": []}
-    for line in path.read_text().splitlines() if path.exists() else []:
+    *lines, _ = path.read_text().split("\n") if path.exists() else [""]
+    for line in lines:
         kind, _, rest = line.partition(" ")
         if kind == "+":
             name, phase, quantity = rest.split()

@@ -33,6 +33,17 @@ def test_lines_are_read(account: oracle.Account) -> None:
     assert (account.logged, account.words) == ((), ("is slow",))
 
 
+@pytest.mark.parametrize("length", range(len("+ d thread 1")))
+def test_a_line_that_is_being_written_is_not_there_yet(tmp_path: Path, length: int) -> None:
+    """A process appends while another one reads; the last line of all ends as the others do."""
+    path = tmp_path / "oracle"
+    assert oracle.read(path).tracked == {}
+    path.write_text(LINES + "+ d thread 1"[:length])
+    assert oracle.read(path).tracked == {"a": 2, "b": 1, "c": 3}
+    path.write_text(LINES + "+ d thread 1\n")
+    assert oracle.read(path).tracked == {"a": 2, "b": 1, "c": 3, "d": 1}
+
+
 @pytest.mark.parametrize(
     ("applied", "wrong"),
     [
