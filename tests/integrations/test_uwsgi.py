@@ -91,3 +91,4 @@ def test_workers_are_named_for_operators(host: Host) -> None:
     assert workers <= {f"uwsgi:tests.apps.uwsgi:app worker {number}" for number in (1, 2)}
     assert set(host.status()["workers"]) == names
     server.kill_group()
+    host.wait_empty()
