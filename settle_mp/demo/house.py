@@ -153,6 +153,8 @@ class House:
         ours = {name: value for name, value in os.environ.items() if not _is_foreign(name)}
         return {
             **ours,
+            # A gunicorn worker that is killed as it begins leaves a temporary file, to go with the folder.
+            "TMPDIR": str(self.folder),
             "SETTLE_MP_STATE_DIR": str(self.folder / "state"),
             "SETTLE_MP_CONFIG": str(self.folder / "state" / "settle-mp.toml"),
             "SETTLESETTLE_API_KEY": API_KEY,
