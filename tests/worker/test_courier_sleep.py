@@ -81,11 +81,14 @@ def test_an_event_wakes_the_courier_after_noting_the_time(client: Settle, collec
     fall_asleep(client)
     before_s = time.time()
     track(client, "wakes")
-    frame = collector.take()
-    (at_s,) = marks(frame)
+    frames = [collector.take()]
+    if not users(frames[0]):
+        frames.append(collector.take())  # it was awake before the event stood behind the mark
+    (at_s,) = [each for frame in frames for each in marks(frame)]
     assert before_s <= at_s <= time.time()
-    assert [mark_s(payload) is not None for payload in records(frame)] == [True, False]
-    assert users(frame) == ["wakes"]
+    payloads = [payload for frame in frames for payload in records(frame)]
+    assert [mark_s(payload) is not None for payload in payloads] == [True, False]
+    assert users(frames[-1]) == ["wakes"]
 
 
 def test_a_flush_and_a_question_wake_it_too(client: Settle, collector: FakeCollector) -> None:
